@@ -1,0 +1,263 @@
+/* Lanes: see the header for the idea. */
+#include "broker/lane.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct lane_chunk {
+    struct entry entries[LANE_CHUNK_ENTRIES];
+    uint32_t live;
+};
+
+enum { FIRST_CHUNK_CAPACITY = 4, FIRST_RETURNED_CAPACITY = 16 };
+
+void
+lane_init(struct lane *lane)
+{
+    *lane = (struct lane){.latest_deadline_ms = INT64_MIN};
+}
+
+static struct lane_chunk **
+chunk_slot(const struct lane *lane, uint64_t chunk)
+{
+    return &lane->chunks[chunk & (lane->chunk_capacity - 1)];
+}
+
+static uint64_t
+chunk_of(uint64_t sequence)
+{
+    return sequence / LANE_CHUNK_ENTRIES;
+}
+
+/* One past the newest chunk that may exist. */
+static uint64_t
+chunk_end(const struct lane *lane)
+{
+    return chunk_of(lane->tail + LANE_CHUNK_ENTRIES - 1);
+}
+
+void
+lane_fini(struct lane *lane)
+{
+    if (lane->chunks != NULL)
+        for (uint64_t c = lane->first_chunk; c < chunk_end(lane); c++)
+            free(*chunk_slot(lane, c));
+    free(lane->chunks);
+    free(lane->returned);
+    lane_init(lane);
+}
+
+static int
+grow_ring(struct lane *lane)
+{
+    uint32_t capacity =
+        lane->chunk_capacity == 0 ? FIRST_CHUNK_CAPACITY : lane->chunk_capacity * 2;
+    struct lane_chunk **chunks = calloc(capacity, sizeof(struct lane_chunk *));
+    if (chunks == NULL)
+        return -ENOMEM;
+    for (uint64_t c = lane->first_chunk; c < chunk_end(lane); c++)
+        chunks[c & (capacity - 1)] = *chunk_slot(lane, c);
+    free(lane->chunks);
+    lane->chunks = chunks;
+    lane->chunk_capacity = capacity;
+    return 0;
+}
+
+/* Makes the chunk that the next entry begins. */
+static int
+add_chunk(struct lane *lane)
+{
+    uint64_t chunk = chunk_of(lane->tail);
+    if (chunk - lane->first_chunk >= lane->chunk_capacity && grow_ring(lane) != 0)
+        return -ENOMEM;
+    struct lane_chunk *fresh = calloc(1, sizeof(*fresh));
+    if (fresh == NULL)
+        return -ENOMEM;
+    *chunk_slot(lane, chunk) = fresh;
+    return 0;
+}
+
+struct entry *
+lane_push(struct lane *lane, uint64_t *sequence)
+{
+    uint64_t at = lane->tail;
+    if (at % LANE_CHUNK_ENTRIES == 0 && add_chunk(lane) != 0)
+        return NULL;
+    struct lane_chunk *chunk = *chunk_slot(lane, chunk_of(at));
+    struct entry *entry = &chunk->entries[at % LANE_CHUNK_ENTRIES];
+    *entry = (struct entry){.state = ENTRY_READY, .deadline_ms = NEVER};
+    chunk->live++;
+    lane->tail++;
+    lane->ready++;
+    *sequence = at;
+    return entry;
+}
+
+struct entry *
+lane_at(const struct lane *lane, uint64_t sequence)
+{
+    if (sequence >= lane->tail || chunk_of(sequence) < lane->first_chunk)
+        return NULL;
+    struct lane_chunk *chunk = *chunk_slot(lane, chunk_of(sequence));
+    if (chunk == NULL)
+        return NULL;
+    struct entry *entry = &chunk->entries[sequence % LANE_CHUNK_ENTRIES];
+    return entry->state == ENTRY_DEAD ? NULL : entry;
+}
+
+/* --- The heap of returned sequence numbers ---------------------------------------------------- */
+
+static void
+swap(uint64_t *a, uint64_t *b)
+{
+    uint64_t kept = *a;
+    *a = *b;
+    *b = kept;
+}
+
+static int
+returned_push(struct lane *lane, uint64_t sequence)
+{
+    if (lane->returned_count == lane->returned_capacity) {
+        uint32_t capacity = lane->returned_capacity == 0 ? FIRST_RETURNED_CAPACITY
+                                                         : lane->returned_capacity * 2;
+        uint64_t *heap = realloc(lane->returned, capacity * sizeof(*heap));
+        if (heap == NULL)
+            return -ENOMEM;
+        lane->returned = heap;
+        lane->returned_capacity = capacity;
+    }
+    uint32_t i = lane->returned_count++;
+    lane->returned[i] = sequence;
+    while (i > 0 && lane->returned[(i - 1) / 2] > lane->returned[i]) {
+        swap(&lane->returned[(i - 1) / 2], &lane->returned[i]);
+        i = (i - 1) / 2;
+    }
+    return 0;
+}
+
+static void
+returned_pop(struct lane *lane)
+{
+    uint64_t *heap = lane->returned;
+    uint32_t count = --lane->returned_count;
+    heap[0] = heap[count];
+    for (uint32_t i = 0;;) {
+        uint32_t smallest = i;
+        for (uint32_t child = 2 * i + 1; child <= 2 * i + 2; child++)
+            if (child < count && heap[child] < heap[smallest])
+                smallest = child;
+        if (smallest == i)
+            break;
+        swap(&heap[i], &heap[smallest]);
+        i = smallest;
+    }
+    if (count == 0) {
+        free(lane->returned);
+        lane->returned = NULL;
+        lane->returned_capacity = 0;
+    }
+}
+
+/* --- Ready entries ------------------------------------------------------------------------------ */
+
+struct entry *
+lane_first_ready(struct lane *lane, uint64_t *sequence)
+{
+    if (lane->ready == 0)
+        return NULL;
+    while (lane->returned_count > 0) {
+        struct entry *entry = lane_at(lane, lane->returned[0]);
+        if (entry != NULL && entry->state == ENTRY_READY) {
+            *sequence = lane->returned[0];
+            return entry;
+        }
+        returned_pop(lane); /* it left from the middle meanwhile */
+    }
+    for (; lane->cursor < lane->tail; lane->cursor++) {
+        struct entry *entry = lane_at(lane, lane->cursor);
+        if (entry != NULL && entry->state == ENTRY_READY) {
+            *sequence = lane->cursor;
+            return entry;
+        }
+    }
+    assert(!"a lane counts ready entries that it does not have");
+    return NULL;
+}
+
+void
+lane_take(struct lane *lane, uint64_t sequence, struct entry *entry, enum entry_state state)
+{
+    assert(entry->state == ENTRY_READY && state != ENTRY_READY && lane->ready > 0);
+    entry->state = (uint8_t)state;
+    lane->ready--;
+    if (lane->returned_count > 0 && lane->returned[0] == sequence)
+        returned_pop(lane);
+    else if (sequence == lane->cursor)
+        lane->cursor++;
+    if (lane->ready == 0)
+        lane->latest_deadline_ms = INT64_MIN;
+}
+
+int
+lane_return(struct lane *lane, uint64_t sequence, struct entry *entry)
+{
+    assert(entry->state == ENTRY_UNACKNOWLEDGED || entry->state == ENTRY_LEAVING);
+    /* An entry that was taken from ahead of the cursor will be found by it again. */
+    if (sequence < lane->cursor && returned_push(lane, sequence) != 0)
+        return -ENOMEM;
+    entry->state = ENTRY_READY;
+    lane->ready++;
+    return 0;
+}
+
+static void
+free_chunk(struct lane *lane, uint64_t number)
+{
+    struct lane_chunk **slot = chunk_slot(lane, number);
+    /* The chunk that is being filled is kept until it is full: the next push goes there. */
+    if (lane->tail < (number + 1) * LANE_CHUNK_ENTRIES)
+        return;
+    free(*slot);
+    *slot = NULL;
+    while (lane->first_chunk < chunk_end(lane) && *chunk_slot(lane, lane->first_chunk) == NULL)
+        lane->first_chunk++;
+}
+
+void
+lane_remove(struct lane *lane, uint64_t sequence, struct entry *entry)
+{
+    assert(entry->state != ENTRY_DEAD);
+    if (entry->state == ENTRY_READY)
+        lane_take(lane, sequence, entry, ENTRY_LEAVING);
+    uint64_t number = chunk_of(sequence);
+    struct lane_chunk *chunk = *chunk_slot(lane, number);
+    entry->state = ENTRY_DEAD;
+    entry->message = NULL;
+    if (--chunk->live == 0)
+        free_chunk(lane, number);
+}
+
+struct entry *
+lane_next(const struct lane *lane, uint64_t *sequence)
+{
+    uint64_t at = *sequence;
+    if (chunk_of(at) < lane->first_chunk)
+        at = lane->first_chunk * LANE_CHUNK_ENTRIES;
+    while (at < lane->tail) {
+        if (*chunk_slot(lane, chunk_of(at)) == NULL) {
+            at = (chunk_of(at) + 1) * LANE_CHUNK_ENTRIES;
+            continue;
+        }
+        struct entry *entry = lane_at(lane, at++);
+        if (entry != NULL) {
+            *sequence = at;
+            return entry;
+        }
+    }
+    *sequence = lane->tail;
+    return NULL;
+}
+

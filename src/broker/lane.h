@@ -1,0 +1,96 @@
+/* A lane: the messages of one queue at one priority, in the order in which they came.
+ *
+ * Every message that enters gets the next sequence number, and its entry stays in its place until
+ * the message leaves for good. Handing a message to a consumer changes the entry's state, taking it
+ * back changes it again: so a requeued message is at its original position by construction, and
+ * settling a delivery is an index, not a search.
+ *
+ * Entries lie in chunks of LANE_CHUNK_ENTRIES; a chunk is freed when the last of its entries is
+ * dead, wherever it is, so one message that stays unacknowledged for an hour costs one chunk, not
+ * all that came after it. An empty lane holds no memory.
+ *
+ * Ready entries are found through a cursor, which only moves forward, and a heap of the sequence
+ * numbers that were returned behind it. */
+#ifndef BROKER_LANE_H
+#define BROKER_LANE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+struct message;
+
+enum { LANE_CHUNK_ENTRIES = 128 };
+
+enum entry_state {
+    ENTRY_DEAD = 0, /* left, or never was */
+    ENTRY_READY,
+    ENTRY_UNACKNOWLEDGED,
+    ENTRY_LEAVING, /* its dead-lettered copy is not safe yet */
+};
+
+enum entry_flags {
+    ENTRY_REDELIVERED = 1 << 0,
+    ENTRY_IN_EXPIRY_HEAP = 1 << 1,
+};
+
+/* No deadline. */
+#define NEVER INT64_MAX
+
+struct entry {
+    struct message *message;
+    uint64_t id;         /* of its record in the log; 0: not logged */
+    int64_t deadline_ms; /* monotonic; NEVER */
+    uint32_t body_size;
+    uint16_t delivery_count;
+    uint8_t state;
+    uint8_t flags;
+};
+
+struct lane_chunk;
+
+struct lane {
+    struct lane_chunk **chunks; /* ring of pointers; NULL where a chunk was freed */
+    uint32_t chunk_capacity;    /* power of two */
+    uint64_t first_chunk;       /* number of the oldest chunk that may exist */
+    uint64_t cursor;            /* entries from here on were never handed out */
+    uint64_t tail;              /* sequence number of the next message */
+    uint64_t *returned;         /* heap of returned sequence numbers, smallest first */
+    uint32_t returned_count, returned_capacity;
+    uint64_t ready;
+    int64_t latest_deadline_ms; /* of the messages that came in order of their deadlines */
+};
+
+void lane_init(struct lane *lane);
+
+/* Frees the memory; the messages must have been taken out. */
+void lane_fini(struct lane *lane);
+
+/* A new READY entry at the end, for the caller to fill; *sequence is its number. NULL: out of
+ * memory. */
+struct entry *lane_push(struct lane *lane, uint64_t *sequence);
+
+/* The entry, or NULL when it is dead. */
+struct entry *lane_at(const struct lane *lane, uint64_t sequence);
+
+/* The oldest ready entry, or NULL. It stays where it is. */
+struct entry *lane_first_ready(struct lane *lane, uint64_t *sequence);
+
+/* A ready entry is handed out: the state it gets is not ENTRY_READY. It is the first ready one, or
+ * any other. */
+void lane_take(struct lane *lane, uint64_t sequence, struct entry *entry, enum entry_state state);
+
+/* A taken entry is ready again, at its place. -ENOMEM when that cannot be noted: the entry is then
+ * as before. */
+MUST_CHECK int lane_return(struct lane *lane, uint64_t sequence, struct entry *entry);
+
+/* The entry is done with; its message is no longer the lane's business. */
+void lane_remove(struct lane *lane, uint64_t sequence, struct entry *entry);
+
+/* Visits live entries in order from *sequence on: returns the next one and moves *sequence behind
+ * it. NULL at the end. */
+struct entry *lane_next(const struct lane *lane, uint64_t *sequence);
+
+#endif

@@ -1,0 +1,802 @@
+/* Recovery: from the files in the directory to the state of the log.
+ *
+ * The checkpoint names the segments that matter and says which of their records are alive; their
+ * summaries say what those records are; the stream behind the checkpoint's position is replayed.
+ * Then the owner is told of each message that is left, and the log goes on in a fresh segment with
+ * a fresh checkpoint. Nothing that the old checkpoint needs is changed before the new one is on the
+ * medium, so a crash on the way only means to begin again. */
+#include "store/log_recover.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+/* ---- saying what is wrong ---- */
+
+int
+recovery_error(struct recovery *recovery, int code, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(recovery->error, LOG_TEXT_SIZE, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+static void
+tell(const struct recovery *recovery, const char *text)
+{
+    if (recovery->repair != NULL && recovery->repair->note != NULL)
+        recovery->repair->note(recovery->repair->context, text);
+    else if (recovery->sink != NULL && recovery->sink->note != NULL)
+        recovery->sink->note(recovery->sink->context, text);
+}
+
+void
+recovery_note(const struct recovery *recovery, const char *format, ...)
+{
+    char text[LOG_TEXT_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    tell(recovery, text);
+}
+
+int
+recovery_damage(struct recovery *recovery, const char *format, ...)
+{
+    char text[LOG_TEXT_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    recovery->damages++;
+    if (recovery->mode == RECOVER_OPEN)
+        return recovery_error(recovery, -EBADMSG, "%s", text);
+    tell(recovery, text);
+    return 0;
+}
+
+/* ---- messages ---- */
+
+int
+recovery_enter(struct recovery *recovery, struct segment *segment,
+               const struct record_publish *publish, uint32_t offset, uint32_t size, bool is_live)
+{
+    struct log *log = recovery->log;
+    struct place place = {.slot = segment->slot}, old;
+    if (publish->id > recovery->max_id)
+        recovery->max_id = publish->id;
+    if (is_live && log_index_find(&log->index, publish->id, &old)) {
+        /* This is a newer copy: the message was moved. */
+        segment_kill(log->segments[old.slot], old.ordinal);
+        log_index_remove(&log->index, publish->id);
+    }
+    if (segment_note(segment, publish, offset, size, is_live, &place.ordinal) != 0)
+        return recovery_error(recovery, -ENOMEM, "out of memory");
+    if (!is_live)
+        return 0;
+    if (log_room(&recovery->found, &recovery->found_capacity, recovery->found_count,
+                 sizeof(*recovery->found))
+            != 0
+        || log_index_put(&log->index, publish, &place) != 0)
+        return recovery_error(recovery, -ENOMEM, "out of memory");
+    struct found *found = &recovery->found[recovery->found_count++];
+    *found = (struct found){
+        .id = publish->id,
+        .published_wall_ms = publish->published_wall_ms,
+        .expires_wall_ms = publish->expires_wall_ms,
+        .queue_id = get_u64(publish->queue_ids),
+        .flags = publish->flags,
+        .slot = place.slot,
+        .ordinal = place.ordinal,
+        .piece_count = publish->piece_count,
+    };
+    memcpy(found->piece_sizes, publish->piece_sizes, sizeof(found->piece_sizes));
+    return 0;
+}
+
+/* Whether it is still alive at this place. */
+static bool
+is_current(const struct recovery *recovery, const struct found *found, struct place *place)
+{
+    return log_index_find(&recovery->log->index, found->id, place) && place->slot == found->slot
+           && place->ordinal == found->ordinal;
+}
+
+static int
+compare_found(const void *a, const void *b)
+{
+    const struct found *x = a, *y = b;
+    return (x->id > y->id) - (x->id < y->id);
+}
+
+static void
+sort_found(struct recovery *recovery)
+{
+    for (size_t i = 1; i < recovery->found_count; i++) {
+        if (recovery->found[i].id >= recovery->found[i - 1].id)
+            continue;
+        qsort(recovery->found, recovery->found_count, sizeof(*recovery->found), compare_found);
+        return;
+    }
+}
+
+/* ---- files ---- */
+
+struct segment *
+recovery_segment(const struct recovery *recovery, uint64_t number)
+{
+    size_t low = 0, high = recovery->numbered_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (recovery->by_number[middle]->number < number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < recovery->numbered_count && recovery->by_number[low]->number == number
+               ? recovery->by_number[low]
+               : NULL;
+}
+
+int
+recovery_load(struct recovery *recovery, const struct segment *segment, size_t limit,
+              char **bytes, size_t *size)
+{
+    const struct log *log = recovery->log;
+    char name[SEGMENT_NAME_MAX];
+    segment_name(name, segment->slot);
+    *bytes = malloc(limit + 1);
+    if (*bytes == NULL)
+        return recovery_error(recovery, -ENOMEM, "out of memory");
+    int error = file_read_all(log->files, segment->file, *bytes, limit, 0, size);
+    if (error == 0)
+        return 0;
+    free(*bytes);
+    *bytes = NULL;
+    return recovery_error(recovery, error, "reading %.300s/%s: %s", log->directory, name,
+                          strerror(-error));
+}
+
+/* The slot of a file name like 000007.segment. */
+static bool
+parse_name(const char *name, uint32_t *slot)
+{
+    char *end, again[SEGMENT_NAME_MAX];
+    unsigned long number = strtoul(name, &end, 10);
+    if (number >= INDEX_SLOTS_MAX)
+        return false;
+    *slot = (uint32_t)number;
+    segment_name(again, *slot);
+    return strcmp(again, name) == 0;
+}
+
+static int
+place_segment(struct log *log, struct segment *segment)
+{
+    if (segment->slot >= log->segment_slots) {
+        uint32_t slots = log->segment_slots == 0 ? 16 : log->segment_slots;
+        while (slots <= segment->slot)
+            slots *= 2;
+        struct segment **segments = realloc(log->segments, slots * sizeof(struct segment *));
+        if (segments == NULL)
+            return -ENOMEM;
+        memset(segments + log->segment_slots, 0,
+               (slots - log->segment_slots) * sizeof(struct segment *));
+        log->segments = segments;
+        log->segment_slots = slots;
+    }
+    log->segments[segment->slot] = segment;
+    return 0;
+}
+
+/* What the header of a file says. */
+static int
+read_header(struct recovery *recovery, struct segment *segment, const char *name)
+{
+    struct log *log = recovery->log;
+    char block[SEGMENT_HEADER_SIZE];
+    struct segment_header header;
+    size_t got;
+    int error = file_read_all(log->files, segment->file, block, sizeof(block), 0, &got);
+    if (error != 0)
+        return recovery_error(recovery, error, "reading %.300s/%s: %s", log->directory, name,
+                              strerror(-error));
+    error = segment_header_get(block, got, &header);
+    if (error == -ENODATA)
+        return 0;
+    if (error == -ENOTSUP)
+        return recovery_error(recovery, error, "%.300s/%s was written by a newer version",
+                              log->directory, name);
+    if (error == 0 && recovery->must_rebuild && log->log_id == 0)
+        log->log_id = header.log_id;
+    if (error == 0 && header.number != 0 && header.log_id != log->log_id)
+        return recovery_damage(recovery, "%.300s/%s belongs to another log", log->directory, name);
+    if (error != 0) {
+        error = recovery_damage(recovery, "%.300s/%s: the header is damaged", log->directory,
+                                name);
+        return error != 0 ? error : 1;
+    }
+    segment->number = header.number;
+    segment->zeroed = segment->size;
+    if (header.number > recovery->max_number)
+        recovery->max_number = header.number;
+    if (header.number == 0)
+        return 0;
+    if (log_room(&recovery->by_number, &recovery->numbered_capacity, recovery->numbered_count,
+                 sizeof(struct segment *))
+        != 0)
+        return recovery_error(recovery, -ENOMEM, "out of memory");
+    recovery->by_number[recovery->numbered_count++] = segment;
+    return 0;
+}
+
+static int
+open_segment(struct recovery *recovery, const char *name, uint32_t slot)
+{
+    struct log *log = recovery->log;
+    char path[PATH_ROOM];
+    log_path(log, path, name);
+    struct segment *segment = segment_new(slot);
+    if (segment == NULL || place_segment(log, segment) != 0) {
+        segment_free(log->files, segment);
+        return recovery_error(recovery, -ENOMEM, "out of memory");
+    }
+    uint64_t size = 0;
+    segment->file = log->files->open(log->files->context, path,
+                                     recovery->mode == RECOVER_LOOK ? FILE_READ : FILE_WRITE);
+    int error = segment->file < 0 ? segment->file
+                                  : log->files->size(log->files->context, segment->file, &size);
+    if (error != 0)
+        return recovery_error(recovery, error, "opening %.400s: %s", path, strerror(-error));
+    if (size > UINT32_MAX)
+        return recovery_damage(recovery, "%.400s is larger than a segment can be", path);
+    segment->size = (uint32_t)size;
+    error = read_header(recovery, segment, name);
+    if (error <= 0)
+        return error;
+    /* Damaged and passed over. */
+    log->segments[slot] = NULL;
+    segment_free(log->files, segment);
+    return recovery_set_aside(recovery, name);
+}
+
+struct names {
+    char (*names)[SEGMENT_NAME_MAX];
+    size_t count, capacity;
+};
+
+static int
+gather_name(void *context, const char *name)
+{
+    struct names *names = context;
+    if (strlen(name) >= SEGMENT_NAME_MAX)
+        return 0;
+    if (log_room(&names->names, &names->capacity, names->count, SEGMENT_NAME_MAX) != 0)
+        return -ENOMEM;
+    memcpy(names->names[names->count++], name, strlen(name) + 1);
+    return 0;
+}
+
+static int
+compare_numbers(const void *a, const void *b)
+{
+    const struct segment *const *x = a, *const *y = b;
+    return ((*x)->number > (*y)->number) - ((*x)->number < (*y)->number);
+}
+
+static int
+open_segments(struct recovery *recovery, const struct names *names)
+{
+    for (size_t i = 0; i < names->count; i++) {
+        uint32_t slot;
+        if (!parse_name(names->names[i], &slot))
+            continue;
+        int error = open_segment(recovery, names->names[i], slot);
+        if (error != 0)
+            return error;
+    }
+    if (recovery->numbered_count == 0)
+        return 0;
+    qsort(recovery->by_number, recovery->numbered_count, sizeof(struct segment *),
+          compare_numbers);
+    for (size_t i = 1; i < recovery->numbered_count; i++)
+        if (recovery->by_number[i]->number == recovery->by_number[i - 1]->number)
+            return recovery_error(recovery, -EBADMSG,
+                                  "%.300s: two files are segment %" PRIu64
+                                  " (%06" PRIu32 " and %06" PRIu32 "): one is a copy; move it away",
+                                  recovery->log->directory, recovery->by_number[i]->number,
+                                  recovery->by_number[i - 1]->slot, recovery->by_number[i]->slot);
+    return 0;
+}
+
+/* ---- the checkpoint and what it lists ---- */
+
+static bool
+has_segments(const struct names *names)
+{
+    uint32_t slot;
+    for (size_t i = 0; i < names->count; i++)
+        if (parse_name(names->names[i], &slot))
+            return true;
+    return false;
+}
+
+static int
+make_log_id(struct recovery *recovery)
+{
+    uint64_t *id = &recovery->log->log_id;
+    if (getrandom(id, sizeof(*id), 0) != (ssize_t)sizeof(*id))
+        return recovery_error(recovery, -EIO, "no random numbers to be had");
+    return 0;
+}
+
+static int
+load_checkpoint(struct recovery *recovery, const struct names *names)
+{
+    struct log *log = recovery->log;
+    char path[PATH_ROOM];
+    log_path(log, path, "checkpoint");
+    int error = checkpoint_load(log->files, path, &recovery->checkpoint);
+    if (error == 0) {
+        log->log_id = recovery->checkpoint.log_id;
+        return 0;
+    }
+    if (error == -ENOENT && !has_segments(names)) {
+        /* A new log. */
+        recovery->checkpoint = (struct checkpoint){
+            .next_id = 1, .next_sequence = 1, .next_number = 1, .position = {1, SEGMENT_HEADER_SIZE}};
+        return make_log_id(recovery);
+    }
+    if (error == -ENOTSUP)
+        return recovery_error(recovery, error, "%.400s was written by a newer version", path);
+    if (error != -EBADMSG && error != -ENOENT && error != -EFBIG)
+        return recovery_error(recovery, error, "reading %.400s: %s", path, strerror(-error));
+    int refused = recovery_damage(recovery, "%.400s is %s", path,
+                                  error == -ENOENT ? "missing" : "damaged");
+    if (refused != 0)
+        return refused;
+    recovery->must_rebuild = true;
+    recovery_note(recovery, "without a checkpoint all segments are read; messages that were settled "
+                            "long ago may come back");
+    return error == -ENOENT ? 0 : recovery_set_aside(recovery, "checkpoint");
+}
+
+struct listed {
+    struct recovery *recovery;
+    struct segment *segment;
+    const struct checkpoint_segment *entry;
+    const uint64_t *live;
+    size_t first_found;
+    uint64_t damages; /* of the recovery, when this segment was begun */
+};
+
+static int
+visit_listed(void *context, const struct record_publish *publish, uint32_t offset, uint32_t size)
+{
+    struct listed *listed = context;
+    uint32_t ordinal = listed->segment->count;
+    /* Behind a record that could not be read the bits mean others: then all count as alive. */
+    if (listed->recovery->damages != listed->damages)
+        return recovery_enter(listed->recovery, listed->segment, publish, offset, size,
+                              !publish->is_transient);
+    bool is_live = ordinal < listed->entry->count && !publish->is_transient
+                   && (listed->live[ordinal / 64] >> (ordinal % 64) & 1) != 0;
+    return recovery_enter(listed->recovery, listed->segment, publish, offset, size, is_live);
+}
+
+/* The state of one queue of a message that was alive at the checkpoint. */
+static int
+visit_detail(void *context, uint32_t ordinal, uint32_t queue, bool is_live, uint32_t count)
+{
+    struct listed *listed = context;
+    struct recovery *recovery = listed->recovery;
+    struct log *log = recovery->log;
+    size_t low = listed->first_found, high = recovery->found_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (recovery->found[middle].ordinal < ordinal)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == recovery->found_count || recovery->found[low].ordinal != ordinal)
+        return 0; /* transient, or lost to damage that was passed over */
+    const struct found *found = &recovery->found[low];
+    const struct log_detail *detail = log_index_detail(&log->index, found->id);
+    if (queue >= (detail == NULL ? 1 : detail->count))
+        return -EBADMSG;
+    uint64_t queue_id = detail == NULL ? found->queue_id : detail->queues[queue].queue_id;
+    struct place place;
+    if (!is_live) {
+        if (log_index_settle(&log->index, queue_id, found->id, &place) == SETTLE_LAST)
+            segment_kill(listed->segment, ordinal);
+        return 0;
+    }
+    if (count == 0 && detail == NULL)
+        return 0;
+    int noted = log_index_redelivered(&log->index, queue_id, found->id, count);
+    return noted < 0 ? noted : 0;
+}
+
+/* Takes what a segment holds from its summary. 1: there is none that can be used. */
+static int
+load_summary(struct listed *listed)
+{
+    struct recovery *recovery = listed->recovery;
+    struct log *log = recovery->log;
+    char name[SEGMENT_NAME_MAX], path[PATH_ROOM], *data;
+    size_t size;
+    segment_summary_name(name, listed->segment->number);
+    log_path(log, path, name);
+    if (file_load(log->files, path, SIZE_MAX / 2, &data, &size) != 0)
+        return 1;
+    listed->segment->has_summary = true; /* it need not be made while records are entered */
+    int error = segment_summary_read(data, size, listed->segment->number, log->log_id,
+                                     listed->entry->end, listed->entry->count, visit_listed,
+                                     listed);
+    free(data);
+    if (error != -EBADMSG)
+        return error;
+    listed->segment->has_summary = false;
+    if (listed->segment->count == 0)
+        return 1;
+    return recovery_error(recovery, -EBADMSG, "%.400s contradicts the checkpoint", path);
+}
+
+static int
+load_listed(struct recovery *recovery, const struct checkpoint_segment *entry)
+{
+    struct log *log = recovery->log;
+    struct segment *segment = recovery_segment(recovery, entry->number);
+    if (segment == NULL)
+        return recovery_damage(recovery,
+                               "%.300s: segment %" PRIu64 " is missing, or its header is not there "
+                               "(file %06" PRIu32 ".segment); it holds %" PRIu32 " messages",
+                               log->directory, entry->number, entry->slot, entry->live_count);
+    uint64_t *live = calloc((size_t)entry->count / 64 + 1, sizeof(*live));
+    if (live == NULL)
+        return recovery_error(recovery, -ENOMEM, "out of memory");
+    segment_start(segment, entry->number, log->log_id);
+    segment->end = entry->end;
+    struct listed listed = {
+        .recovery = recovery,
+        .segment = segment,
+        .entry = entry,
+        .live = live,
+        .first_found = recovery->found_count,
+        .damages = recovery->damages,
+    };
+    int error = checkpoint_bits(entry, live);
+    bool is_head = entry->number == recovery->checkpoint.position.segment;
+    if (error == 0 && !is_head)
+        segment->state = SEGMENT_SEALED;
+    if (error == 0)
+        error = is_head ? 1 : load_summary(&listed);
+    if (error == 1)
+        error = scan_segment(recovery, segment, entry->end, visit_listed, &listed);
+    if (error == 0 && recovery->damages == listed.damages)
+        error = checkpoint_details(entry, visit_detail, &listed);
+    free(live);
+    if (error == -EBADMSG && recovery->error[0] == '\0')
+        return recovery_error(recovery, error, "%.300s/checkpoint contradicts segment %" PRIu64,
+                              log->directory, entry->number);
+    if (error == -ENOMEM)
+        return recovery_error(recovery, error, "out of memory");
+    return error;
+}
+
+static int
+load_all(struct recovery *recovery)
+{
+    const struct checkpoint *checkpoint = &recovery->checkpoint;
+    int error = 0;
+    for (uint32_t i = 0; i < checkpoint->segment_count && error == 0; i++)
+        error = load_listed(recovery, &checkpoint->segments[i]);
+    if (error != 0)
+        return error;
+    struct position from = checkpoint->position;
+    if (recovery->must_rebuild) {
+        if (recovery->numbered_count == 0)
+            return make_log_id(recovery);
+        from = (struct position){recovery->by_number[0]->number, SEGMENT_HEADER_SIZE};
+    }
+    return scan_tail(recovery, from);
+}
+
+/* ---- handing over ---- */
+
+/* Reads every live message once. */
+static int
+verify_all(struct recovery *recovery)
+{
+    struct log *log = recovery->log;
+    for (size_t i = 0; i < recovery->found_count; i++) {
+        const struct found *found = &recovery->found[i];
+        struct place place;
+        if (!is_current(recovery, found, &place))
+            continue;
+        struct segment *segment = log->segments[place.slot];
+        struct segment_record where = segment->records[place.ordinal];
+        struct record_header header;
+        char *record, name[SEGMENT_NAME_MAX];
+        int error = log_read_record(log, segment, where.offset, where.size, &record, &header);
+        free(record);
+        if (error == 0)
+            continue;
+        segment_name(name, segment->slot);
+        if (error != -EBADMSG)
+            return recovery_error(recovery, error, "reading %.300s/%s: %s", log->directory, name,
+                                  strerror(-error));
+        const struct log_detail *detail = log_index_detail(&log->index, found->id);
+        error = recovery_damage(
+            recovery,
+            "%.200s/%s, offset %" PRIu32 ": damaged record of message %" PRIu64 " in queue %" PRIu64
+            "%s, %" PRIu32 " bytes, segment %" PRIu64,
+            log->directory, name, where.offset, found->id,
+            detail == NULL ? found->queue_id : detail->queues[0].queue_id,
+            detail != NULL && detail->count > 1 ? " and others" : "", where.size, segment->number);
+        if (error == 0)
+            error = recovery_save(recovery, segment, NULL, where.offset, where.size);
+        if (error != 0)
+            return error;
+        log_index_remove(&log->index, found->id);
+        segment_kill(segment, place.ordinal);
+    }
+    return 0;
+}
+
+/* Settles what is in queues that are gone. */
+static void
+drop_queues(struct recovery *recovery, const struct found *found)
+{
+    struct log *log = recovery->log;
+    struct segment *segment = log->segments[found->slot];
+    struct place place;
+    const struct log_detail *detail = log_index_detail(&log->index, found->id);
+    uint32_t count = detail == NULL ? 1 : detail->count;
+    for (uint32_t i = 0; i < count; i++) {
+        if (detail != NULL && !detail->queues[i].is_live)
+            continue;
+        uint64_t queue_id = detail == NULL ? found->queue_id : detail->queues[i].queue_id;
+        if (recovery->sink->queue_exists(recovery->sink->context, queue_id))
+            continue;
+        if (log_index_settle(&log->index, queue_id, found->id, &place) == SETTLE_LAST) {
+            segment_kill(segment, found->ordinal);
+            return; /* the detail is gone with it */
+        }
+    }
+}
+
+static int
+hand_over_one(struct recovery *recovery, const struct found *found, struct log_queue **queues,
+              size_t *capacity)
+{
+    struct log_message message = {
+        .id = found->id,
+        .published_wall_ms = found->published_wall_ms,
+        .expires_wall_ms = found->expires_wall_ms,
+        .flags = found->flags,
+        .piece_count = found->piece_count,
+    };
+    memcpy(message.piece_sizes, found->piece_sizes, sizeof(message.piece_sizes));
+    const struct log_detail *detail = log_index_detail(&recovery->log->index, found->id);
+    uint32_t count = detail == NULL ? 1 : detail->count;
+    for (uint32_t i = 0; i < count; i++) {
+        if (detail != NULL && !detail->queues[i].is_live)
+            continue;
+        if (log_room(queues, capacity, message.queue_count, sizeof(**queues)) != 0)
+            return recovery_error(recovery, -ENOMEM, "out of memory");
+        (*queues)[message.queue_count++] = (struct log_queue){
+            .queue_id = detail == NULL ? found->queue_id : detail->queues[i].queue_id,
+            .delivery_count = detail == NULL ? 0 : detail->queues[i].delivery_count,
+        };
+    }
+    message.queues = *queues;
+    int error = recovery->sink->message(recovery->sink->context, &message);
+    return error == 0 ? 0
+                      : recovery_error(recovery, error, "taking over message %" PRIu64 ": %s",
+                                       found->id, strerror(error < 0 ? -error : error));
+}
+
+static int
+hand_over(struct recovery *recovery)
+{
+    struct log_queue *queues = NULL;
+    size_t capacity = 0;
+    int error = 0;
+    for (size_t i = 0; i < recovery->found_count && error == 0; i++) {
+        const struct found *found = &recovery->found[i];
+        struct place place;
+        if (!is_current(recovery, found, &place))
+            continue;
+        drop_queues(recovery, found);
+        if (is_current(recovery, found, &place))
+            error = hand_over_one(recovery, found, &queues, &capacity);
+    }
+    free(queues);
+    return error;
+}
+
+/* ---- going on ---- */
+
+/* Files that nothing is left of: spares if they have the right size. */
+static void
+clear_unused(struct log *log)
+{
+    for (uint32_t slot = 0; slot < log->segment_slots; slot++) {
+        struct segment *segment = log->segments[slot];
+        if (segment == NULL || segment->state == SEGMENT_SEALED)
+            continue;
+        segment_clear(segment);
+    }
+}
+
+static void
+remove_misfits(struct log *log)
+{
+    for (uint32_t slot = 0; slot < log->segment_slots; slot++) {
+        struct segment *segment = log->segments[slot];
+        if (segment == NULL || segment->state != SEGMENT_SPARE
+            || segment->size == log->segment_size)
+            continue;
+        char name[SEGMENT_NAME_MAX], path[PATH_ROOM];
+        segment_name(name, slot);
+        log_path(log, path, name);
+        log->segments[slot] = NULL;
+        segment_free(log->files, segment);
+        (void)log->files->remove(log->files->context, path); /* the next start tries again */
+    }
+}
+
+static bool
+is_in_use(const struct log *log, uint64_t number)
+{
+    for (uint32_t slot = 0; slot < log->segment_slots; slot++)
+        if (log->segments[slot] != NULL && log->segments[slot]->state == SEGMENT_SEALED
+            && log->segments[slot]->number == number)
+            return true;
+    return false;
+}
+
+/* Summaries of segments that are gone, and files that were being written. */
+static void
+remove_leftovers(const struct log *log, const struct names *names)
+{
+    for (size_t i = 0; i < names->count; i++) {
+        const char *name = names->names[i];
+        const char *dot = strrchr(name, '.');
+        if (dot == NULL)
+            continue;
+        char own[SEGMENT_NAME_MAX], path[PATH_ROOM];
+        uint64_t number = strtoull(name, NULL, 16);
+        segment_summary_name(own, number);
+        bool is_summary = strcmp(own, name) == 0;
+        if (!is_summary && strcmp(name, "checkpoint.new") != 0)
+            continue;
+        if (is_summary && is_in_use(log, number))
+            continue;
+        log_path(log, path, name);
+        (void)log->files->remove(log->files->context, path); /* the next start tries again */
+    }
+}
+
+static int
+start_head(struct recovery *recovery)
+{
+    struct log *log = recovery->log;
+    char name[SEGMENT_NAME_MAX], block[SEGMENT_HEADER_SIZE];
+    log->head = log_next_segment(log, 0);
+    if (log->head != NULL) {
+        log->durable = (struct position){log->head->number, SEGMENT_HEADER_SIZE};
+        int error = log_checkpoint(log);
+        if (error == 0 && log->counts.checkpoints == 0)
+            return recovery_error(recovery, -ENOSPC, "%.400s: the disk is full", log->directory);
+        if (error == 0) {
+            struct segment_header header = {
+                .number = log->head->number, .log_id = log->log_id, .size = log->head->size};
+            segment_header_put(block, &header);
+            struct iovec piece = {.iov_base = block, .iov_len = sizeof(block)};
+            error = file_write_all(log->files, log->head->file, &piece, 1, 0);
+            log->head->needs_sync = true;
+            segment_name(name, log->head->slot);
+            if (error != 0)
+                return recovery_error(recovery, error, "writing %.300s/%s: %s", log->directory,
+                                      name, strerror(-error));
+            return 0;
+        }
+    }
+    return recovery_error(recovery, -EIO, "%s", log->failure);
+}
+
+static int
+take_lock(struct recovery *recovery)
+{
+    struct log *log = recovery->log;
+    const struct file_ops *files = log->files;
+    char path[PATH_ROOM];
+    int error = files->make_directory(files->context, log->directory);
+    if (error != 0)
+        return recovery_error(recovery, error, "making %.400s: %s", log->directory,
+                              strerror(-error));
+    log_path(log, path, "lock");
+    log->lock_file = files->open(files->context, path, FILE_WRITE | FILE_CREATE);
+    if (log->lock_file < 0)
+        return recovery_error(recovery, log->lock_file, "opening %.400s: %s", path,
+                              strerror(-log->lock_file));
+    error = files->lock(files->context, log->lock_file);
+    if (error != 0)
+        return recovery_error(recovery, error, "%.400s is in use by another process",
+                              log->directory);
+    return 0;
+}
+
+static int
+read_everything(struct recovery *recovery, const struct names *names, bool verify)
+{
+    int error = load_checkpoint(recovery, names);
+    if (error == 0)
+        error = open_segments(recovery, names);
+    if (error == 0)
+        error = load_all(recovery);
+    if (error != 0)
+        return error;
+    sort_found(recovery);
+    return verify ? verify_all(recovery) : 0;
+}
+
+static int
+go_on(struct recovery *recovery, const struct names *names)
+{
+    struct log *log = recovery->log;
+    const struct checkpoint *checkpoint = &recovery->checkpoint;
+    uint64_t number = checkpoint->next_number;
+    if (number <= recovery->max_number)
+        number = recovery->max_number + 1;
+    log->next_number = number == 1 ? 1 : number + SEGMENT_NUMBER_GAP;
+    log->next_sequence = checkpoint->next_sequence > recovery->max_sequence
+                             ? checkpoint->next_sequence
+                             : recovery->max_sequence + 1;
+    uint64_t next_id = checkpoint->next_id > recovery->max_id ? checkpoint->next_id
+                                                              : recovery->max_id + 1;
+    atomic_store(&log->next_id, next_id);
+    clear_unused(log);
+    int error = start_head(recovery);
+    if (error != 0)
+        return error;
+    remove_misfits(log);
+    remove_leftovers(log, names);
+    return 0;
+}
+
+int
+log_recover(struct log *log, const struct log_recovery *sink, enum recover_mode mode, bool verify,
+            const struct repair *repair, char error[LOG_TEXT_SIZE])
+{
+    error[0] = '\0';
+    struct recovery recovery = {
+        .log = log, .sink = sink, .mode = mode, .repair = repair, .error = error};
+    struct names names = {0};
+    int result = mode == RECOVER_LOOK ? 0 : take_lock(&recovery);
+    if (result == 0) {
+        result = log->files->list(log->files->context, log->directory, gather_name, &names);
+        if (result != 0)
+            (void)snprintf(error, LOG_TEXT_SIZE, "listing %.400s: %s", log->directory,
+                           strerror(-result));
+    }
+    if (result == 0)
+        result = read_everything(&recovery, &names, verify);
+    if (result == 0 && sink != NULL)
+        result = hand_over(&recovery);
+    if (result == 0 && mode != RECOVER_LOOK)
+        result = go_on(&recovery, &names);
+    checkpoint_fini(&recovery.checkpoint);
+    free(recovery.found);
+    free(recovery.by_number);
+    free(names.names);
+    return result;
+}

@@ -1,0 +1,249 @@
+/* How much disk the log takes, how often it writes a message, and what it does on a full disk. */
+#include "test_store_support.h"
+
+static struct world world;
+
+static void
+set_up(void)
+{
+    world_init(&world, 11);
+    ck_assert_msg(world_open(&world) == 0, "%s", world.error);
+}
+
+static void
+tear_down(void)
+{
+    world_fini(&world);
+}
+
+/* The constant in the bound: open head, spares, slack of compaction, what waits for a checkpoint. */
+enum { CONSTANT_SEGMENTS = 14 };
+
+static struct log_statistics
+statistics(void)
+{
+    struct log_statistics result;
+    log_statistics(world.log, &result);
+    return result;
+}
+
+static void
+check_bounded(void)
+{
+    struct log_statistics now = statistics();
+    ck_assert_msg(now.disk_bytes <= 3 * now.live_bytes + CONSTANT_SEGMENTS * world.segment_size,
+                  "%" PRIu64 " bytes on disk for %" PRIu64 " live bytes", now.disk_bytes,
+                  now.live_bytes);
+}
+
+/* One message is published and the one `behind` it settled, in a turn. */
+static void
+flow(size_t first, size_t behind)
+{
+    world_publish_to(&world, 1, 1000, false);
+    if (world.count > first + behind)
+        world_settle(&world, &world.messages[world.count - 1 - behind], 0);
+    world_submit(&world);
+    world_work(&world);
+}
+
+START_TEST(traffic_in_order_is_written_once)
+{
+    /* Larger segments, so that their header blocks count as little as they do with real ones. */
+    world_close(&world);
+    world.segment_size = 128 * 1024;
+    ck_assert_int_eq(world_open(&world), 0);
+    for (int i = 0; i < 8000; i++) {
+        flow(0, 100);
+        check_bounded();
+    }
+    struct log_statistics end = statistics();
+    ck_assert_uint_eq(end.moved, 0);
+    ck_assert_uint_lt(end.disk_bytes, CONSTANT_SEGMENTS * world.segment_size);
+    /* Everything that was written, against the messages alone. */
+    ck_assert_uint_lt(end.bytes_written * 10, end.bytes_published * 13);
+}
+END_TEST
+
+START_TEST(slow_queue_among_fast_ones_keeps_the_disk_bounded)
+{
+    /* One message in a thousand is for a queue that nobody consumes. */
+    for (int i = 0; i < 12000; i++) {
+        if (i % 1000 == 0)
+            world_publish_to(&world, 2, 200, false);
+        struct model_message *message = world_publish_to(&world, 1, 200, false);
+        world_submit(&world);
+        world_work(&world);
+        world_settle(&world, message, 0);
+        world_submit(&world);
+        if (i % 10 == 0)
+            check_bounded();
+    }
+    world_work(&world);
+    check_bounded();
+    struct log_statistics end = statistics();
+    ck_assert_uint_gt(end.moved, 0);
+    ck_assert_uint_lt(end.bytes_moved * 10, end.bytes_published * 3);
+    uint64_t last = world.next_ticket - 1;
+    world_close(&world);
+    ck_assert_int_eq(world_open(&world), 0);
+    world_check(&world, last, last);
+    ck_assert_uint_eq(world.recovered_count, 12);
+}
+END_TEST
+
+START_TEST(standing_backlog_is_not_written_again_and_again)
+{
+    for (int i = 0; i < 2000; i++)
+        world_publish_to(&world, 2, 200, false);
+    world_submit(&world);
+    world_work(&world);
+    size_t first = world.count;
+    for (int i = 0; i < 8000; i++) {
+        flow(first, 50);
+        check_bounded();
+    }
+    struct log_statistics end = statistics();
+    ck_assert_uint_lt(end.bytes_moved * 10, end.bytes_published);
+}
+END_TEST
+
+START_TEST(drained_backlog_gives_its_disk_back)
+{
+    for (int i = 0; i < 4000; i++) {
+        world_publish_to(&world, 1, 300, false);
+        if (i % 10 == 0)
+            world_submit(&world);
+    }
+    world_submit(&world);
+    world_work(&world);
+    ck_assert_uint_gt(statistics().disk_bytes, 80 * WORLD_SEGMENT);
+    for (size_t i = 0; i < 4000; i++) {
+        world_settle(&world, &world.messages[i], 0);
+        if (i % 10 == 0) {
+            world_submit(&world);
+            world_work(&world);
+        }
+    }
+    world_submit(&world);
+    world_work(&world);
+    ck_assert_uint_lt(statistics().disk_bytes, CONSTANT_SEGMENTS * world.segment_size);
+    world_close(&world);
+    ck_assert_int_eq(world_open(&world), 0);
+    ck_assert_uint_eq(world.recovered_count, 0);
+}
+END_TEST
+
+START_TEST(random_work_with_restarts_keeps_to_the_model)
+{
+    for (int life = 0; life < 12; life++) {
+        for (int i = 0; i < 120; i++)
+            random_turn(&world, life % 3 == 0 ? 70 : 45);
+        world_work(&world);
+        check_bounded();
+        uint64_t last = world.next_ticket - 1;
+        world_close(&world);
+        ck_assert_msg(world_open(&world) == 0, "%s", world.error);
+        world_check(&world, last, last);
+    }
+    ck_assert(!log_failed(world.log, NULL));
+}
+END_TEST
+
+START_TEST(full_disk_is_announced_before_it_stops_the_log)
+{
+    world_work(&world);
+    ck_assert(!log_disk_low(world.log));
+    simulated_disk_limit(world.disk, simulated_disk_used(world.disk) + 6 * WORLD_SEGMENT);
+    int turns = 0;
+    while (!log_disk_low(world.log)) {
+        world_publish_to(&world, 1, 500, false);
+        world_submit(&world);
+        world_work(&world);
+        ck_assert_int_lt(++turns, 10000);
+    }
+    /* Publishers are held back now; consumers go on, and what they settle makes room. */
+    ck_assert(!log_failed(world.log, NULL));
+    for (size_t i = 0; i < world.count; i++) {
+        world_settle(&world, &world.messages[i], 0);
+        world_submit(&world);
+        world_work(&world);
+    }
+    ck_assert(!log_failed(world.log, NULL));
+    ck_assert(!log_disk_low(world.log));
+    for (int i = 0; i < 20; i++)
+        world_publish_to(&world, 1, 500, false);
+    world_submit(&world);
+    world_work(&world);
+    ck_assert(!log_failed(world.log, NULL));
+    uint64_t last = world.next_ticket - 1;
+    world_close(&world);
+    ck_assert_msg(world_open(&world) == 0, "%s", world.error);
+    world_check(&world, last, last);
+}
+END_TEST
+
+START_TEST(publisher_that_is_not_held_back_on_a_full_disk_loses_nothing_confirmed)
+{
+    simulated_disk_limit(world.disk, 10 * WORLD_SEGMENT);
+    while (!log_failed(world.log, NULL)) {
+        world_publish_to(&world, 1, 500, false);
+        world_submit(&world);
+        world_work(&world);
+    }
+    char text[LOG_TEXT_SIZE];
+    ck_assert(log_failed(world.log, text));
+    ck_assert_ptr_nonnull(strstr(text, "No space left"));
+    uint64_t durable = world.durable, last = world.next_ticket - 1;
+    ck_assert_uint_gt(durable, 50);
+    world_close(&world);
+    simulated_disk_reboot(world.disk, SIMULATED_LOSE_ALL);
+    simulated_disk_limit(world.disk, 20 * WORLD_SEGMENT);
+    ck_assert_msg(world_open(&world) == 0, "%s", world.error);
+    world_check(&world, durable, last);
+}
+END_TEST
+
+START_TEST(free_disk_below_the_watermark_is_told)
+{
+    world_close(&world);
+    struct log_options options = world_options(&world);
+    options.disk_free_low = 4 * WORLD_SEGMENT;
+    struct log_recovery sink = {&world, world_queue_exists, world_message, world_note};
+    simulated_disk_limit(world.disk, simulated_disk_used(world.disk) + 5 * WORLD_SEGMENT);
+    ck_assert_int_eq(log_open(&world.log, &options, &sink, world.error), 0);
+    world.writer = log_writer_new(world.log, world_durable, NULL);
+    world.next_ticket = 1;
+    int turns = 0;
+    while (!log_disk_low(world.log)) {
+        world_publish_to(&world, 1, 500, false);
+        world_submit(&world);
+        world_work(&world);
+        ck_assert_int_lt(++turns, 1000);
+    }
+    ck_assert(!log_failed(world.log, NULL));
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *suite = suite_create("store/space");
+    TCase *tests = tcase_create("space");
+    tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_set_timeout(tests, 120);
+    tcase_add_test(tests, traffic_in_order_is_written_once);
+    tcase_add_test(tests, slow_queue_among_fast_ones_keeps_the_disk_bounded);
+    tcase_add_test(tests, standing_backlog_is_not_written_again_and_again);
+    tcase_add_test(tests, drained_backlog_gives_its_disk_back);
+    tcase_add_test(tests, random_work_with_restarts_keeps_to_the_model);
+    tcase_add_test(tests, full_disk_is_announced_before_it_stops_the_log);
+    tcase_add_test(tests, publisher_that_is_not_held_back_on_a_full_disk_loses_nothing_confirmed);
+    tcase_add_test(tests, free_disk_below_the_watermark_is_told);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
