@@ -46,8 +46,8 @@ file_read_all(const struct file_ops *files, int file, void *into, size_t size, u
 {
     *got = 0;
     while (*got < size) {
-        ssize_t n = files->read(files->context, file, (char *)into + *got, size - *got,
-                                offset + *got);
+        ssize_t n =
+            files->read(files->context, file, (char *)into + *got, size - *got, offset + *got);
         if (n == -EINTR)
             continue;
         if (n < 0)

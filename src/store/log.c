@@ -66,7 +66,8 @@ log_disk_low(const struct log *log)
 
 /* ---- the work ---- */
 
-/* Takes what has gathered, up to about a segment, so that one commit does not grow without bound. */
+/* Takes what has gathered, up to about a segment, so that one commit does not grow without bound.
+ */
 static struct batch *
 take_batches(struct log *log, bool *has_more)
 {

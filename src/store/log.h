@@ -163,9 +163,9 @@ bool log_failed(struct log *log, char text[LOG_TEXT_SIZE]);
 bool log_disk_low(const struct log *log);
 
 struct log_statistics {
-    uint64_t segments;        /* files, spares included */
+    uint64_t segments; /* files, spares included */
     uint64_t spare_segments;
-    uint64_t disk_bytes;      /* of all segments */
+    uint64_t disk_bytes; /* of all segments */
     uint64_t live_messages;
     uint64_t live_bytes;
     uint64_t published;       /* records written for publishers */

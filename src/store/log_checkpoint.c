@@ -344,8 +344,7 @@ log_checkpoint_is_due(struct log *log)
     if (log->sealed_since_checkpoint >= CHECKPOINT_AFTER_SEGMENTS)
         return true;
     uint32_t dead = count_dead(log);
-    return dead >= CHECKPOINT_AFTER_SEGMENTS
-           || (dead > 0 && log_spares(log) < log->spares_wanted);
+    return dead >= CHECKPOINT_AFTER_SEGMENTS || (dead > 0 && log_spares(log) < log->spares_wanted);
 }
 
 int
@@ -416,7 +415,8 @@ checkpoint_load(const struct file_ops *files, const char *path, struct checkpoin
     if (error != 0)
         return error;
     const char *at = checkpoint->data;
-    if (size < CHECKPOINT_HEADER_SIZE || memcmp(at, checkpoint_magic, sizeof(checkpoint_magic)) != 0)
+    if (size < CHECKPOINT_HEADER_SIZE
+        || memcmp(at, checkpoint_magic, sizeof(checkpoint_magic)) != 0)
         error = -EBADMSG;
     else if (get_u32(at + CHECKPOINT_VERSION) > LOG_FORMAT_VERSION)
         error = -ENOTSUP;
@@ -492,8 +492,7 @@ checkpoint_details(const struct checkpoint_segment *segment, checkpoint_detail_v
             uint64_t state = read_varint(&reader);
             if (reader.is_bad || ordinal >= segment->count)
                 return -EBADMSG;
-            int result =
-                visit(context, ordinal, i, (state & 1) != 0, (uint32_t)(state >> 1));
+            int result = visit(context, ordinal, i, (state & 1) != 0, (uint32_t)(state >> 1));
             if (result != 0)
                 return result;
         }

@@ -242,8 +242,7 @@ add_piece(struct group *group, struct segment *segment, uint32_t offset, char *b
             return 0;
         }
     }
-    if (log_room(&group->pieces, &group->piece_capacity, group->piece_count,
-                 sizeof(*group->pieces))
+    if (log_room(&group->pieces, &group->piece_capacity, group->piece_count, sizeof(*group->pieces))
         != 0)
         return -ENOMEM;
     group->pieces[group->piece_count++] = (struct iovec){.iov_base = bytes, .iov_len = size};
@@ -363,8 +362,8 @@ append_records(struct log *log, struct group_records *records)
 static int
 append_notes(struct log *log, enum record_type type, const struct notes *notes)
 {
-    size_t room = log->segment_size / 4 < RECORD_NOTES_ROOM ? log->segment_size / 4
-                                                             : RECORD_NOTES_ROOM;
+    size_t room =
+        log->segment_size / 4 < RECORD_NOTES_ROOM ? log->segment_size / 4 : RECORD_NOTES_ROOM;
     for (size_t done = 0; done < notes->count;) {
         /* Ask for as much as the rest can need at most, so small commits stay small. */
         size_t need = (notes->count - done) * 4 * VARINT_MAX + 2 * RECORD_NOTES_SLACK;
@@ -373,8 +372,8 @@ append_notes(struct log *log, enum record_type type, const struct notes *notes)
         if (record == NULL)
             return log_fail(log, -ENOMEM, "planning a commit", NULL);
         size_t used;
-        size_t length = record_notes_put(record, size, type, notes->items + done,
-                                         notes->count - done, &used);
+        size_t length =
+            record_notes_put(record, size, type, notes->items + done, notes->count - done, &used);
         int error = append(log, record, length, NULL, NULL);
         if (error != 0)
             return error;
@@ -407,9 +406,9 @@ write_extents(struct log *log)
     struct group *group = &log->group;
     for (size_t i = 0; i < group->extent_count; i++) {
         const struct extent *extent = &group->extents[i];
-        int error = file_write_all(log->files, extent->segment->file,
-                                   group->pieces + extent->first_piece, extent->piece_count,
-                                   extent->offset);
+        int error =
+            file_write_all(log->files, extent->segment->file, group->pieces + extent->first_piece,
+                           extent->piece_count, extent->offset);
         if (error != 0) {
             char name[SEGMENT_NAME_MAX];
             segment_name(name, extent->segment->slot);

@@ -84,8 +84,8 @@ put_all(struct log *log, FILE *out, bool json)
         sum.live_messages += segment->live_count;
     }
     fprintf(out,
-            json ? "], \"files\": %" PRIu64 ", \"disk_bytes\": %" PRIu64 ", \"live_messages\": %" PRIu64
-                   ", \"live_bytes\": %" PRIu64 "}\n"
+            json ? "], \"files\": %" PRIu64 ", \"disk_bytes\": %" PRIu64
+                   ", \"live_messages\": %" PRIu64 ", \"live_bytes\": %" PRIu64 "}\n"
                  : "%" PRIu64 " files, %" PRIu64 " bytes on disk, %" PRIu64
                    " live messages, %" PRIu64 " live bytes\n",
             sum.segments, sum.disk_bytes, sum.live_messages, sum.live_bytes);

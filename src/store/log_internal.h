@@ -5,7 +5,8 @@
  *   log_commit.c      a group becomes a commit: planned, written, synced, reported
  *   log_space.c       spares, compaction, what a nearly full disk means
  *   log_checkpoint.c  what recovery starts from
- *   log_recover.c     from files to state;  log_scan.c reads the stream
+ *   log_recover.c     from files to state; log_files.c opens them, log_scan.c reads the stream,
+ *                     log_repair.c sets damage aside
  *   log_read.c        reading one message
  *   log_inspect.c     showing what is there
  *
@@ -28,13 +29,13 @@
 enum {
     SEGMENT_SIZE_DEFAULT = 64 << 20,
     SPARE_SEGMENTS_DEFAULT = 2,
-    SPARE_SEGMENTS_EXTRA = 2,          /* more than wanted are kept up to here, then removed */
-    COMPACTION_SLICE_MIN = 2 << 20,    /* moved in one commit, and as much as is published in it: */
-    COMPACTION_SLICE_MAX = 16 << 20,   /* so it keeps up, and no commit gets very long */
-    COMPACTION_SLACK_SEGMENTS = 4,     /* waste that is never worth moving for */
-    CHECKPOINT_AFTER_SEGMENTS = 2,     /* sealed or died since the last checkpoint */
-    ZERO_SLICE = 1 << 20,              /* of a spare, written with zeros when there is time */
-    SPACE_RETRY_COMMITS = 64,          /* how often a full disk is looked at again */
+    SPARE_SEGMENTS_EXTRA = 2,        /* more than wanted are kept up to here, then removed */
+    COMPACTION_SLICE_MIN = 2 << 20,  /* moved in one commit, and as much as is published in it: */
+    COMPACTION_SLICE_MAX = 16 << 20, /* so it keeps up, and no commit gets very long */
+    COMPACTION_SLACK_SEGMENTS = 4,   /* waste that is never worth moving for */
+    CHECKPOINT_AFTER_SEGMENTS = 2,   /* sealed or died since the last checkpoint */
+    ZERO_SLICE = 1 << 20,            /* of a spare, written with zeros when there is time */
+    SPACE_RETRY_COMMITS = 64,        /* how often a full disk is looked at again */
     /* Segment numbers that a crash may have used without leaving a header: recovery skips as
      * many, so that no salt is used twice. One commit is far smaller than so many segments. */
     SEGMENT_NUMBER_GAP = 4096,
@@ -208,8 +209,8 @@ void log_tell_failure(struct log *log);
 
 /* ---- log_commit.c ---- */
 
-/* Writes the batches (may be NULL) and a slice of compaction as one commit, and reports it. 1: done;
- * 0: there was nothing to do; negative: the log has failed. */
+/* Writes the batches (may be NULL) and a slice of compaction as one commit, and reports it. 1:
+ * done; 0: there was nothing to do; negative: the log has failed. */
 MUST_CHECK int log_commit(struct log *log, struct batch *batches);
 
 /* Writes the BEGIN of the next commit ahead, when there is nothing to do. It says that everything
@@ -278,8 +279,8 @@ void checkpoint_fini(struct checkpoint *checkpoint);
 MUST_CHECK int checkpoint_bits(const struct checkpoint_segment *segment, uint64_t *words);
 
 /* Calls back for each detail: ordinal and the queues' state bytes. */
-typedef int checkpoint_detail_visit(void *context, uint32_t ordinal, uint32_t queue,
-                                    bool is_live, uint32_t delivery_count);
+typedef int checkpoint_detail_visit(void *context, uint32_t ordinal, uint32_t queue, bool is_live,
+                                    uint32_t delivery_count);
 MUST_CHECK int checkpoint_details(const struct checkpoint_segment *segment,
                                   checkpoint_detail_visit *visit, void *context);
 
@@ -295,9 +296,8 @@ struct repair {
     void *context;
 };
 
-MUST_CHECK int log_recover(struct log *log, const struct log_recovery *sink,
-                           enum recover_mode mode, bool verify, const struct repair *repair,
-                           char error[LOG_TEXT_SIZE]);
+MUST_CHECK int log_recover(struct log *log, const struct log_recovery *sink, enum recover_mode mode,
+                           bool verify, const struct repair *repair, char error[LOG_TEXT_SIZE]);
 
 /* ---- log_read.c ---- */
 

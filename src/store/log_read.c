@@ -22,7 +22,8 @@ log_read_record(struct log *log, const struct segment *segment, uint32_t offset,
         error = -EBADMSG;
     if (error == 0)
         error = record_open(*record, size, segment->salt, header);
-    if (error == -ENODATA || (error == 0 && (header->type != RECORD_PUBLISH || header->length != size)))
+    if (error == -ENODATA
+        || (error == 0 && (header->type != RECORD_PUBLISH || header->length != size)))
         error = -EBADMSG;
     if (error != 0) {
         free(*record);
@@ -43,8 +44,7 @@ take_content(char *record, const struct record_publish *publish, struct log_cont
     memmove(record, publish->payload, content->size);
 }
 
-PRINTF_LIKE(2, 3) static void
-say(char error[LOG_TEXT_SIZE], const char *format, ...)
+PRINTF_LIKE(2, 3) static void say(char error[LOG_TEXT_SIZE], const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);

@@ -176,8 +176,8 @@ record_publish_get(const char *record, const struct record_header *header,
     publish->queue_ids = record + record_queues_offset(header->pieces);
     publish->counts = has_counts ? publish->queue_ids + 8 * (size_t)header->count : NULL;
     publish->payload = record + record_payload_offset(header->pieces, header->count, has_counts);
-    size_t size = record_publish_size(header->count, has_counts, publish->piece_sizes,
-                                      header->pieces);
+    size_t size =
+        record_publish_size(header->count, has_counts, publish->piece_sizes, header->pieces);
     return size == header->length && publish->id != 0 ? 0 : -EBADMSG;
 }
 
@@ -192,8 +192,7 @@ record_begin_put(char *record, const struct record_begin *begin)
 }
 
 int
-record_begin_get(const char *record, const struct record_header *header,
-                 struct record_begin *begin)
+record_begin_get(const char *record, const struct record_header *header, struct record_begin *begin)
 {
     if (header->length != RECORD_BEGIN_SIZE)
         return -EBADMSG;
@@ -229,8 +228,8 @@ record_end_put(char *record)
  * of the message id (and the delivery count). A queue that is drained in order costs little more
  * than a byte for each message. */
 size_t
-record_notes_put(char *record, size_t room, enum record_type type,
-                 const struct record_note *notes, size_t count, size_t *used)
+record_notes_put(char *record, size_t room, enum record_type type, const struct record_note *notes,
+                 size_t count, size_t *used)
 {
     char *at = record + RECORD_HEADER_SIZE + 4;
     const char *limit = record + room - RECORD_NOTES_SLACK;

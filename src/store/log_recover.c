@@ -125,206 +125,7 @@ sort_found(struct recovery *recovery)
     }
 }
 
-/* ---- files ---- */
-
-struct segment *
-recovery_segment(const struct recovery *recovery, uint64_t number)
-{
-    size_t low = 0, high = recovery->numbered_count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (recovery->by_number[middle]->number < number)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < recovery->numbered_count && recovery->by_number[low]->number == number
-               ? recovery->by_number[low]
-               : NULL;
-}
-
-int
-recovery_load(struct recovery *recovery, const struct segment *segment, size_t limit,
-              char **bytes, size_t *size)
-{
-    const struct log *log = recovery->log;
-    char name[SEGMENT_NAME_MAX];
-    segment_name(name, segment->slot);
-    *bytes = malloc(limit + 1);
-    if (*bytes == NULL)
-        return recovery_error(recovery, -ENOMEM, "out of memory");
-    int error = file_read_all(log->files, segment->file, *bytes, limit, 0, size);
-    if (error == 0)
-        return 0;
-    free(*bytes);
-    *bytes = NULL;
-    return recovery_error(recovery, error, "reading %.300s/%s: %s", log->directory, name,
-                          strerror(-error));
-}
-
-/* The slot of a file name like 000007.segment. */
-static bool
-parse_name(const char *name, uint32_t *slot)
-{
-    char *end, again[SEGMENT_NAME_MAX];
-    unsigned long number = strtoul(name, &end, 10);
-    if (number >= INDEX_SLOTS_MAX)
-        return false;
-    *slot = (uint32_t)number;
-    segment_name(again, *slot);
-    return strcmp(again, name) == 0;
-}
-
-static int
-place_segment(struct log *log, struct segment *segment)
-{
-    if (segment->slot >= log->segment_slots) {
-        uint32_t slots = log->segment_slots == 0 ? 16 : log->segment_slots;
-        while (slots <= segment->slot)
-            slots *= 2;
-        struct segment **segments = realloc(log->segments, slots * sizeof(struct segment *));
-        if (segments == NULL)
-            return -ENOMEM;
-        memset(segments + log->segment_slots, 0,
-               (slots - log->segment_slots) * sizeof(struct segment *));
-        log->segments = segments;
-        log->segment_slots = slots;
-    }
-    log->segments[segment->slot] = segment;
-    return 0;
-}
-
-/* What the header of a file says. */
-static int
-read_header(struct recovery *recovery, struct segment *segment, const char *name)
-{
-    struct log *log = recovery->log;
-    char block[SEGMENT_HEADER_SIZE];
-    struct segment_header header;
-    size_t got;
-    int error = file_read_all(log->files, segment->file, block, sizeof(block), 0, &got);
-    if (error != 0)
-        return recovery_error(recovery, error, "reading %.300s/%s: %s", log->directory, name,
-                              strerror(-error));
-    error = segment_header_get(block, got, &header);
-    if (error == -ENODATA)
-        return 0;
-    if (error == -ENOTSUP)
-        return recovery_error(recovery, error, "%.300s/%s was written by a newer version",
-                              log->directory, name);
-    if (error == 0 && recovery->must_rebuild && log->log_id == 0)
-        log->log_id = header.log_id;
-    if (error == 0 && header.number != 0 && header.log_id != log->log_id)
-        return recovery_damage(recovery, "%.300s/%s belongs to another log", log->directory, name);
-    if (error != 0) {
-        error = recovery_damage(recovery, "%.300s/%s: the header is damaged", log->directory,
-                                name);
-        return error != 0 ? error : 1;
-    }
-    segment->number = header.number;
-    segment->zeroed = segment->size;
-    if (header.number > recovery->max_number)
-        recovery->max_number = header.number;
-    if (header.number == 0)
-        return 0;
-    if (log_room(&recovery->by_number, &recovery->numbered_capacity, recovery->numbered_count,
-                 sizeof(struct segment *))
-        != 0)
-        return recovery_error(recovery, -ENOMEM, "out of memory");
-    recovery->by_number[recovery->numbered_count++] = segment;
-    return 0;
-}
-
-static int
-open_segment(struct recovery *recovery, const char *name, uint32_t slot)
-{
-    struct log *log = recovery->log;
-    char path[PATH_ROOM];
-    log_path(log, path, name);
-    struct segment *segment = segment_new(slot);
-    if (segment == NULL || place_segment(log, segment) != 0) {
-        segment_free(log->files, segment);
-        return recovery_error(recovery, -ENOMEM, "out of memory");
-    }
-    uint64_t size = 0;
-    segment->file = log->files->open(log->files->context, path,
-                                     recovery->mode == RECOVER_LOOK ? FILE_READ : FILE_WRITE);
-    int error = segment->file < 0 ? segment->file
-                                  : log->files->size(log->files->context, segment->file, &size);
-    if (error != 0)
-        return recovery_error(recovery, error, "opening %.400s: %s", path, strerror(-error));
-    if (size > UINT32_MAX)
-        return recovery_damage(recovery, "%.400s is larger than a segment can be", path);
-    segment->size = (uint32_t)size;
-    error = read_header(recovery, segment, name);
-    if (error <= 0)
-        return error;
-    /* Damaged and passed over. */
-    log->segments[slot] = NULL;
-    segment_free(log->files, segment);
-    return recovery_set_aside(recovery, name);
-}
-
-struct names {
-    char (*names)[SEGMENT_NAME_MAX];
-    size_t count, capacity;
-};
-
-static int
-gather_name(void *context, const char *name)
-{
-    struct names *names = context;
-    if (strlen(name) >= SEGMENT_NAME_MAX)
-        return 0;
-    if (log_room(&names->names, &names->capacity, names->count, SEGMENT_NAME_MAX) != 0)
-        return -ENOMEM;
-    memcpy(names->names[names->count++], name, strlen(name) + 1);
-    return 0;
-}
-
-static int
-compare_numbers(const void *a, const void *b)
-{
-    const struct segment *const *x = a, *const *y = b;
-    return ((*x)->number > (*y)->number) - ((*x)->number < (*y)->number);
-}
-
-static int
-open_segments(struct recovery *recovery, const struct names *names)
-{
-    for (size_t i = 0; i < names->count; i++) {
-        uint32_t slot;
-        if (!parse_name(names->names[i], &slot))
-            continue;
-        int error = open_segment(recovery, names->names[i], slot);
-        if (error != 0)
-            return error;
-    }
-    if (recovery->numbered_count == 0)
-        return 0;
-    qsort(recovery->by_number, recovery->numbered_count, sizeof(struct segment *),
-          compare_numbers);
-    for (size_t i = 1; i < recovery->numbered_count; i++)
-        if (recovery->by_number[i]->number == recovery->by_number[i - 1]->number)
-            return recovery_error(recovery, -EBADMSG,
-                                  "%.300s: two files are segment %" PRIu64
-                                  " (%06" PRIu32 " and %06" PRIu32 "): one is a copy; move it away",
-                                  recovery->log->directory, recovery->by_number[i]->number,
-                                  recovery->by_number[i - 1]->slot, recovery->by_number[i]->slot);
-    return 0;
-}
-
 /* ---- the checkpoint and what it lists ---- */
-
-static bool
-has_segments(const struct names *names)
-{
-    uint32_t slot;
-    for (size_t i = 0; i < names->count; i++)
-        if (parse_name(names->names[i], &slot))
-            return true;
-    return false;
-}
 
 static int
 make_log_id(struct recovery *recovery)
@@ -346,23 +147,26 @@ load_checkpoint(struct recovery *recovery, const struct names *names)
         log->log_id = recovery->checkpoint.log_id;
         return 0;
     }
-    if (error == -ENOENT && !has_segments(names)) {
+    if (error == -ENOENT && !names_have_segments(names)) {
         /* A new log. */
-        recovery->checkpoint = (struct checkpoint){
-            .next_id = 1, .next_sequence = 1, .next_number = 1, .position = {1, SEGMENT_HEADER_SIZE}};
+        recovery->checkpoint = (struct checkpoint){.next_id = 1,
+                                                   .next_sequence = 1,
+                                                   .next_number = 1,
+                                                   .position = {1, SEGMENT_HEADER_SIZE}};
         return make_log_id(recovery);
     }
     if (error == -ENOTSUP)
         return recovery_error(recovery, error, "%.400s was written by a newer version", path);
     if (error != -EBADMSG && error != -ENOENT && error != -EFBIG)
         return recovery_error(recovery, error, "reading %.400s: %s", path, strerror(-error));
-    int refused = recovery_damage(recovery, "%.400s is %s", path,
-                                  error == -ENOENT ? "missing" : "damaged");
+    int refused =
+        recovery_damage(recovery, "%.400s is %s", path, error == -ENOENT ? "missing" : "damaged");
     if (refused != 0)
         return refused;
     recovery->must_rebuild = true;
-    recovery_note(recovery, "without a checkpoint all segments are read; messages that were settled "
-                            "long ago may come back");
+    recovery_note(recovery,
+                  "without a checkpoint all segments are read; messages that were settled "
+                  "long ago may come back");
     return error == -ENOENT ? 0 : recovery_set_aside(recovery, "checkpoint");
 }
 
@@ -436,9 +240,9 @@ load_summary(struct listed *listed)
     if (file_load(log->files, path, SIZE_MAX / 2, &data, &size) != 0)
         return 1;
     listed->segment->has_summary = true; /* it need not be made while records are entered */
-    int error = segment_summary_read(data, size, listed->segment->number, log->log_id,
-                                     listed->entry->end, listed->entry->count, visit_listed,
-                                     listed);
+    int error =
+        segment_summary_read(data, size, listed->segment->number, log->log_id, listed->entry->end,
+                             listed->entry->count, visit_listed, listed);
     free(data);
     if (error != -EBADMSG)
         return error;
@@ -533,13 +337,13 @@ verify_all(struct recovery *recovery)
             return recovery_error(recovery, error, "reading %.300s/%s: %s", log->directory, name,
                                   strerror(-error));
         const struct log_detail *detail = log_index_detail(&log->index, found->id);
-        error = recovery_damage(
-            recovery,
-            "%.200s/%s, offset %" PRIu32 ": damaged record of message %" PRIu64 " in queue %" PRIu64
-            "%s, %" PRIu32 " bytes, segment %" PRIu64,
-            log->directory, name, where.offset, found->id,
-            detail == NULL ? found->queue_id : detail->queues[0].queue_id,
-            detail != NULL && detail->count > 1 ? " and others" : "", where.size, segment->number);
+        error = recovery_damage(recovery,
+                                "%.200s/%s, offset %" PRIu32 ": damaged record of message %" PRIu64
+                                " in queue %" PRIu64 "%s, %" PRIu32 " bytes, segment %" PRIu64,
+                                log->directory, name, where.offset, found->id,
+                                detail == NULL ? found->queue_id : detail->queues[0].queue_id,
+                                detail != NULL && detail->count > 1 ? " and others" : "",
+                                where.size, segment->number);
         if (error == 0)
             error = recovery_save(recovery, segment, NULL, where.offset, where.size);
         if (error != 0)
@@ -740,7 +544,7 @@ read_everything(struct recovery *recovery, const struct names *names, bool verif
 {
     int error = load_checkpoint(recovery, names);
     if (error == 0)
-        error = open_segments(recovery, names);
+        error = recovery_open_segments(recovery, names);
     if (error == 0)
         error = load_all(recovery);
     if (error != 0)
@@ -761,8 +565,8 @@ go_on(struct recovery *recovery, const struct names *names)
     log->next_sequence = checkpoint->next_sequence > recovery->max_sequence
                              ? checkpoint->next_sequence
                              : recovery->max_sequence + 1;
-    uint64_t next_id = checkpoint->next_id > recovery->max_id ? checkpoint->next_id
-                                                              : recovery->max_id + 1;
+    uint64_t next_id =
+        checkpoint->next_id > recovery->max_id ? checkpoint->next_id : recovery->max_id + 1;
     atomic_store(&log->next_id, next_id);
     clear_unused(log);
     int error = start_head(recovery);
@@ -783,7 +587,7 @@ log_recover(struct log *log, const struct log_recovery *sink, enum recover_mode 
     struct names names = {0};
     int result = mode == RECOVER_LOOK ? 0 : take_lock(&recovery);
     if (result == 0) {
-        result = log->files->list(log->files->context, log->directory, gather_name, &names);
+        result = log->files->list(log->files->context, log->directory, names_gather, &names);
         if (result != 0)
             (void)snprintf(error, LOG_TEXT_SIZE, "listing %.400s: %s", log->directory,
                            strerror(-result));

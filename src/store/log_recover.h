@@ -1,5 +1,6 @@
-/* What recovery knows while it is at work; shared by log_recover.c (files to state), log_scan.c
- * (the stream of records) and log_repair.c (what is done about damage). */
+/* What recovery knows while it is at work; shared by log_files.c (the files), log_recover.c
+ * (from files to state), log_scan.c (the stream of records) and log_repair.c (what is done about
+ * damage). */
 #ifndef STORE_LOG_RECOVER_H
 #define STORE_LOG_RECOVER_H
 
@@ -56,17 +57,34 @@ MUST_CHECK int recovery_save(struct recovery *recovery, const struct segment *se
                              const char *bytes, uint32_t offset, size_t size);
 MUST_CHECK int recovery_set_aside(struct recovery *recovery, const char *name);
 
-struct segment *recovery_segment(const struct recovery *recovery, uint64_t number);
-
 /* A record of this segment was read, the next in order. */
 MUST_CHECK int recovery_enter(struct recovery *recovery, struct segment *segment,
                               const struct record_publish *publish, uint32_t offset, uint32_t size,
                               bool is_live);
 
+/* ---- log_files.c ---- */
+
+/* The names in the directory. */
+struct names {
+    char (*names)[SEGMENT_NAME_MAX];
+    size_t count, capacity;
+};
+
+/* A file_visit that fills struct names. */
+int names_gather(void *context, const char *name);
+
+/* Whether one of them is a segment. */
+bool names_have_segments(const struct names *names);
+
+/* Opens every segment file and reads its header; fills log->segments and by_number. */
+MUST_CHECK int recovery_open_segments(struct recovery *recovery, const struct names *names);
+
+struct segment *recovery_segment(const struct recovery *recovery, uint64_t number);
+
 /* Reads a segment's file from its beginning up to `limit` bytes; what lies behind the file's end is
  * missing from *size. The caller frees the bytes. */
-MUST_CHECK int recovery_load(struct recovery *recovery, const struct segment *segment,
-                             size_t limit, char **bytes, size_t *size);
+MUST_CHECK int recovery_load(struct recovery *recovery, const struct segment *segment, size_t limit,
+                             char **bytes, size_t *size);
 
 /* ---- log_scan.c ---- */
 

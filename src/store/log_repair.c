@@ -23,8 +23,8 @@ recovery_guess_queues(char text[LOG_TEXT_SIZE], const char *record, size_t size)
         || record_publish_get(record, &header, &publish) != 0)
         return;
     enum { QUEUES_NAMED = 5 };
-    int length = snprintf(text, LOG_TEXT_SIZE, ", by its looks message %" PRIu64 " in queue",
-                          publish.id);
+    int length =
+        snprintf(text, LOG_TEXT_SIZE, ", by its looks message %" PRIu64 " in queue", publish.id);
     for (uint32_t i = 0; i < publish.queue_count && i < QUEUES_NAMED; i++)
         length += snprintf(text + length, (size_t)(LOG_TEXT_SIZE - length), "%s %" PRIu64,
                            i == 0 ? "" : ",", get_u64(publish.queue_ids + 8 * (size_t)i));
@@ -55,9 +55,9 @@ sync_lost(struct recovery *recovery)
     int error = log->files->sync_directory(log->files->context, path);
     if (error == 0)
         error = log->files->sync_directory(log->files->context, log->directory);
-    return error == 0 ? 0
-                      : recovery_error(recovery, error, "syncing %.400s: %s", path,
-                                       strerror(-error));
+    return error == 0
+               ? 0
+               : recovery_error(recovery, error, "syncing %.400s: %s", path, strerror(-error));
 }
 
 static int

@@ -66,9 +66,9 @@ pass_damage(struct recovery *recovery, struct segment *segment, const char *byte
     char name[SEGMENT_NAME_MAX], queues[LOG_TEXT_SIZE];
     segment_name(name, segment->slot);
     recovery_guess_queues(queues, bytes + *offset, size - *offset);
-    int error = recovery_damage(recovery, "%.200s/%s, offset %" PRIu32
-                                ": damaged record in segment %" PRIu64 "%.150s",
-                                recovery->log->directory, name, *offset, segment->number, queues);
+    int error = recovery_damage(
+        recovery, "%.200s/%s, offset %" PRIu32 ": damaged record in segment %" PRIu64 "%.150s",
+        recovery->log->directory, name, *offset, segment->number, queues);
     if (error != 0)
         return error;
     uint32_t from = *offset;
@@ -77,8 +77,8 @@ pass_damage(struct recovery *recovery, struct segment *segment, const char *byte
 }
 
 int
-scan_segment(struct recovery *recovery, struct segment *segment, uint32_t end,
-             segment_visit *visit, void *context)
+scan_segment(struct recovery *recovery, struct segment *segment, uint32_t end, segment_visit *visit,
+             void *context)
 {
     char *bytes;
     size_t size;
@@ -94,8 +94,9 @@ scan_segment(struct recovery *recovery, struct segment *segment, uint32_t end,
         if (opened == 0 && header.type == RECORD_PUBLISH)
             opened = record_publish_get(bytes + offset, &header, &publish);
         if (opened == -ENOTSUP) {
-            error = recovery_error(recovery, opened, "segment %" PRIu64
-                                   " was written by a newer version", segment->number);
+            error = recovery_error(recovery, opened,
+                                   "segment %" PRIu64 " was written by a newer version",
+                                   segment->number);
         } else if (opened != 0) {
             error = pass_damage(recovery, segment, bytes, limit, &offset, limit);
         } else {
@@ -107,8 +108,9 @@ scan_segment(struct recovery *recovery, struct segment *segment, uint32_t end,
     if (error == 0 && limit < end) {
         char name[SEGMENT_NAME_MAX];
         segment_name(name, segment->slot);
-        error = recovery_damage(recovery, "%.200s/%s ends at %" PRIu32 ", but should reach %" PRIu32,
-                                recovery->log->directory, name, limit, end);
+        error =
+            recovery_damage(recovery, "%.200s/%s ends at %" PRIu32 ", but should reach %" PRIu32,
+                            recovery->log->directory, name, limit, end);
     }
     free(bytes);
     return error;
@@ -158,9 +160,9 @@ apply_record(struct recovery *recovery, const struct tail_record *record)
     if (error != -EBADMSG)
         return error;
     /* Its check is right and its contents are not: no disk does that. */
-    return recovery_damage(recovery, "segment %" PRIu64 ", offset %" PRIu32
-                           ": a record that cannot be understood",
-                           record->segment->number, record->offset);
+    return recovery_damage(
+        recovery, "segment %" PRIu64 ", offset %" PRIu32 ": a record that cannot be understood",
+        record->segment->number, record->offset);
 }
 
 static int
@@ -192,8 +194,7 @@ enter_segment(struct tail *tail, struct segment *segment, uint32_t offset)
     struct tail_bytes *loaded = calloc(1, sizeof(*loaded));
     if (loaded == NULL)
         return recovery_error(tail->recovery, -ENOMEM, "out of memory");
-    int error =
-        recovery_load(tail->recovery, segment, segment->size, &loaded->bytes, &tail->size);
+    int error = recovery_load(tail->recovery, segment, segment->size, &loaded->bytes, &tail->size);
     if (error != 0) {
         free(loaded);
         return error;
@@ -270,8 +271,9 @@ walk(struct tail *tail)
         int opened = record_open(tail->bytes + tail->offset, tail->size - tail->offset,
                                  tail->segment->salt, &header);
         if (opened == -ENOTSUP)
-            return recovery_error(tail->recovery, opened, "segment %" PRIu64
-                                  " was written by a newer version", tail->segment->number);
+            return recovery_error(tail->recovery, opened,
+                                  "segment %" PRIu64 " was written by a newer version",
+                                  tail->segment->number);
         if (opened != 0)
             break;
         if (header.type != RECORD_END) {
@@ -358,13 +360,13 @@ pass_tail_damage(struct tail *tail, struct segment *segment, uint32_t offset)
     int error = recovery_damage(recovery,
                                 "%.200s/%s, offset %" PRIu32 ": damaged record in segment %" PRIu64
                                 ", later ones are sound%.150s",
-                                recovery->log->directory, name, tail->offset,
-                                tail->segment->number, queues);
+                                recovery->log->directory, name, tail->offset, tail->segment->number,
+                                queues);
     if (error != 0)
         return error;
     size_t lost_end = segment == tail->segment ? offset : tail->size;
-    error = recovery_save(recovery, tail->segment, tail->bytes, tail->offset,
-                          lost_end - tail->offset);
+    error =
+        recovery_save(recovery, tail->segment, tail->bytes, tail->offset, lost_end - tail->offset);
     if (error == 0)
         error = apply_records(tail);
     if (error != 0)
@@ -388,8 +390,9 @@ cut(struct tail *tail)
     if (tail->count > 0) { /* a lone BEGIN was written ahead: no commit had begun */
         char name[SEGMENT_NAME_MAX];
         segment_name(name, tail->good_segment->slot);
-        recovery_note(recovery, "%.200s/%s: the last commit was not finished; the log is cut at "
-                                "offset %" PRIu32 " of segment %" PRIu64,
+        recovery_note(recovery,
+                      "%.200s/%s: the last commit was not finished; the log is cut at "
+                      "offset %" PRIu32 " of segment %" PRIu64,
                       recovery->log->directory, name, tail->good_offset,
                       tail->good_segment->number);
     }
@@ -466,7 +469,8 @@ check_missing(struct recovery *recovery, struct position from)
     bool is_damage;
     int error = find_evidence(recovery, NULL, from, &segment, &offset, &is_damage);
     if (error == 0 && is_damage && !recovery->must_rebuild)
-        error = recovery_damage(recovery, "%.200s: segment %" PRIu64
+        error = recovery_damage(recovery,
+                                "%.200s: segment %" PRIu64
                                 " is missing, or its header is not there; segment %" PRIu64
                                 " goes on after it",
                                 recovery->log->directory, from.segment, segment->number);

@@ -206,9 +206,8 @@ put_moved(char *record, const struct record_publish *old, const struct log_detai
             continue;
         put_u64(ids + 8 * (size_t)n, get_u64(old->queue_ids + 8 * (size_t)i));
         if (has_counts)
-            put_u32(counts + 4 * (size_t)n, detail != NULL
-                                                ? detail->queues[i].delivery_count
-                                                : get_u32(old->counts + 4 * (size_t)i));
+            put_u32(counts + 4 * (size_t)n, detail != NULL ? detail->queues[i].delivery_count
+                                                           : get_u32(old->counts + 4 * (size_t)i));
         n++;
     }
     size_t payload = 0;
@@ -234,8 +233,7 @@ collect_move(struct log *log, uint32_t ordinal)
     char *record;
     struct record_header header;
     struct record_publish publish;
-    int error =
-        log_read_record(log, victim, where->offset, where->size, &record, &header);
+    int error = log_read_record(log, victim, where->offset, where->size, &record, &header);
     if (error == -ENOMEM)
         return log_fail(log, error, "compacting", NULL);
     if (error == 0)
@@ -353,8 +351,8 @@ zero_slice(struct log *log, struct segment *segment)
 {
     char name[SEGMENT_NAME_MAX];
     segment_name(name, segment->slot);
-    size_t size = segment->size - segment->zeroed < ZERO_SLICE ? segment->size - segment->zeroed
-                                                               : ZERO_SLICE;
+    size_t size =
+        segment->size - segment->zeroed < ZERO_SLICE ? segment->size - segment->zeroed : ZERO_SLICE;
     char *zeros = calloc(1, size);
     if (zeros == NULL)
         return log_fail(log, -ENOMEM, "preparing", name);
@@ -392,8 +390,8 @@ add_spare(struct log *log)
 {
     struct segment *segment;
     int error = log_create_segment(log, log->segment_size, &segment);
-    log->is_space_blocked = error == -ENOSPC || error == -EDQUOT || error == -EMFILE
-                            || error == -ENFILE;
+    log->is_space_blocked =
+        error == -ENOSPC || error == -EDQUOT || error == -EMFILE || error == -ENFILE;
     if (log->is_space_blocked) {
         log->space_retry_at = log->counts.commits + SPACE_RETRY_COMMITS;
         return 0;

@@ -128,8 +128,7 @@ static int
 grow_records(struct segment *segment)
 {
     uint32_t capacity = segment->capacity == 0 ? 256 : segment->capacity * 2;
-    struct segment_record *records =
-        realloc(segment->records, (size_t)capacity * sizeof(*records));
+    struct segment_record *records = realloc(segment->records, (size_t)capacity * sizeof(*records));
     if (records == NULL)
         return -ENOMEM;
     segment->records = records;
@@ -332,8 +331,7 @@ read_entry(struct record_reader *reader, struct entry_base *base, struct entry_q
     publish->published_wall_ms = base->published =
         varint_unfold(read_varint(reader), base->published);
     if ((flags & ENTRY_EXPIRES) != 0)
-        publish->expires_wall_ms =
-            varint_unfold(read_varint(reader), publish->published_wall_ms);
+        publish->expires_wall_ms = varint_unfold(read_varint(reader), publish->published_wall_ms);
     publish->flags = read_varint32(reader);
     publish->queue_count = read_varint32(reader);
     /* Each queue takes a byte at least, so no memory is asked for that the file does not cover. */
@@ -354,8 +352,8 @@ read_entry(struct record_reader *reader, struct entry_base *base, struct entry_q
 }
 
 int
-segment_summary_read(const char *data, size_t size, uint64_t number, uint64_t log_id,
-                     uint32_t end, uint32_t count, segment_visit *visit, void *context)
+segment_summary_read(const char *data, size_t size, uint64_t number, uint64_t log_id, uint32_t end,
+                     uint32_t count, segment_visit *visit, void *context)
 {
     if (size < SUMMARY_HEADER_SIZE || memcmp(data, summary_magic, sizeof(summary_magic)) != 0
         || get_u32(data + SUMMARY_VERSION) != LOG_FORMAT_VERSION

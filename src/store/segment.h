@@ -26,9 +26,9 @@ enum {
 };
 
 enum segment_state {
-    SEGMENT_SPARE,     /* preallocated, may be started at any time */
-    SEGMENT_OPEN,      /* the head of the log */
-    SEGMENT_SEALED,    /* full; only read */
+    SEGMENT_SPARE,  /* preallocated, may be started at any time */
+    SEGMENT_OPEN,   /* the head of the log */
+    SEGMENT_SEALED, /* full; only read */
 };
 
 struct segment_record {
@@ -86,7 +86,8 @@ void segment_summary_name(char name[SEGMENT_NAME_MAX], uint64_t number);
 /* Writes the header block. */
 void segment_header_put(char block[SEGMENT_HEADER_SIZE], const struct segment_header *header);
 
-/* Number 0 is a spare that has been written with zeros. -ENODATA: nothing but zeros; -EBADMSG: damaged; -ENOTSUP: of a newer format. */
+/* Number 0 is a spare that has been written with zeros. -ENODATA: nothing but zeros; -EBADMSG:
+ * damaged; -ENOTSUP: of a newer format. */
 MUST_CHECK int segment_header_get(const char *block, size_t size, struct segment_header *header);
 
 /* Notes a publish record of this segment, the next in order. *ordinal is its number. -ENOMEM. */
@@ -117,8 +118,8 @@ void segment_summary_drop(struct segment *segment);
  * contradicts itself. */
 typedef int segment_visit(void *context, const struct record_publish *publish, uint32_t offset,
                           uint32_t size);
-MUST_CHECK int segment_summary_read(const char *data, size_t size, uint64_t number,
-                                    uint64_t log_id, uint32_t end, uint32_t count,
-                                    segment_visit *visit, void *context);
+MUST_CHECK int segment_summary_read(const char *data, size_t size, uint64_t number, uint64_t log_id,
+                                    uint32_t end, uint32_t count, segment_visit *visit,
+                                    void *context);
 
 #endif

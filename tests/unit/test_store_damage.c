@@ -370,7 +370,8 @@ START_TEST(inspection_shows_what_is_there)
     ck_assert_int_eq(log_inspect(&options, out, true, error), 0);
     fclose(out);
     ck_assert_ptr_nonnull(strstr(text, "\"live_messages\": 30"));
-    ck_assert_ptr_nonnull(strstr(text, "\"notes\": [], \"segments\": [{\"file\": \"000000.segment\""));
+    ck_assert_ptr_nonnull(
+        strstr(text, "\"notes\": [], \"segments\": [{\"file\": \"000000.segment\""));
     ck_assert_uint_eq(simulated_disk_used(world.disk), used);
     free(text);
 }

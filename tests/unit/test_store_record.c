@@ -56,10 +56,10 @@ START_TEST(notes_come_back_as_they_were)
     make_notes(notes);
     size_t records = 0;
     for (size_t done = 0; done < NOTES; records++) {
-        size_t used, length = record_notes_put(record, ROOM, (enum record_type)_i, notes + done,
+        size_t used, length = record_notes_put(record, ROOM / 4, (enum record_type)_i, notes + done,
                                                NOTES - done, &used);
         ck_assert_uint_gt(used, 0);
-        ck_assert_uint_le(length, ROOM);
+        ck_assert_uint_le(length, ROOM / 4);
         struct record_header header;
         struct gathered gathered = {.count = 0};
         ck_assert_int_eq(record_open(record, ROOM, 0, &header), 0);
@@ -242,13 +242,13 @@ START_TEST(summary_tells_what_the_records_tell)
     char *data;
     size_t size;
     ck_assert_int_eq(segment_summary_make(segment, 4, &data, &size), 0);
-    ck_assert_int_eq(
-        segment_summary_read(data, size, 9, 4, segment->end, 500, count_record, &sum), 0);
+    ck_assert_int_eq(segment_summary_read(data, size, 9, 4, segment->end, 500, count_record, &sum),
+                     0);
     ck_assert_uint_eq(sum, expected);
-    ck_assert_int_eq(
-        segment_summary_read(data, size, 8, 4, segment->end, 500, count_record, &sum), -EBADMSG);
-    ck_assert_int_eq(
-        segment_summary_read(data, size, 9, 5, segment->end, 500, count_record, &sum), -EBADMSG);
+    ck_assert_int_eq(segment_summary_read(data, size, 8, 4, segment->end, 500, count_record, &sum),
+                     -EBADMSG);
+    ck_assert_int_eq(segment_summary_read(data, size, 9, 5, segment->end, 500, count_record, &sum),
+                     -EBADMSG);
     for (size_t at = 0; at < size; at++) {
         data[at] ^= 4;
         ck_assert_int_eq(

@@ -16,7 +16,8 @@ tear_down(void)
     world_fini(&world);
 }
 
-/* The constant in the bound: open head, spares, slack of compaction, what waits for a checkpoint. */
+/* The constant in the bound: open head, spares, slack of compaction, what waits for a checkpoint.
+ */
 enum { CONSTANT_SEGMENTS = 14 };
 
 static struct log_statistics
@@ -183,6 +184,28 @@ START_TEST(full_disk_is_announced_before_it_stops_the_log)
 }
 END_TEST
 
+START_TEST(reserve_lets_a_full_disk_be_emptied)
+{
+    for (int i = 0; i < 300; i++) {
+        world_publish_to(&world, 1, 500, false);
+        world_submit(&world);
+        world_work(&world);
+    }
+    /* Not a byte is left: even a checkpoint must take the place of a spare. */
+    struct log_statistics full = statistics();
+    simulated_disk_limit(world.disk, simulated_disk_used(world.disk));
+    for (size_t i = 0; i < 300; i++)
+        world_settle(&world, &world.messages[i], 0);
+    world_submit(&world);
+    world_work(&world);
+    struct log_statistics emptied = statistics();
+    ck_assert(!log_failed(world.log, NULL));
+    ck_assert(!log_disk_low(world.log));
+    ck_assert_uint_gt(emptied.checkpoints, full.checkpoints);
+    ck_assert_uint_lt(emptied.disk_bytes * 2, full.disk_bytes);
+}
+END_TEST
+
 START_TEST(publisher_that_is_not_held_back_on_a_full_disk_loses_nothing_confirmed)
 {
     simulated_disk_limit(world.disk, 10 * WORLD_SEGMENT);
@@ -238,6 +261,7 @@ main(void)
     tcase_add_test(tests, drained_backlog_gives_its_disk_back);
     tcase_add_test(tests, random_work_with_restarts_keeps_to_the_model);
     tcase_add_test(tests, full_disk_is_announced_before_it_stops_the_log);
+    tcase_add_test(tests, reserve_lets_a_full_disk_be_emptied);
     tcase_add_test(tests, publisher_that_is_not_held_back_on_a_full_disk_loses_nothing_confirmed);
     tcase_add_test(tests, free_disk_below_the_watermark_is_told);
     suite_add_tcase(suite, tests);

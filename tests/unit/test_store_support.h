@@ -18,7 +18,8 @@
 #include "store/file_simulated.h"
 #include "store/log.h"
 
-/* ck_assert without the note that Check writes to a file for each that passes: these are millions. */
+/* ck_assert without the note that Check writes to a file for each that passes: these are millions.
+ */
 #define REQUIRE(condition)                                                                         \
     do {                                                                                           \
         if (!(condition))                                                                          \
@@ -242,7 +243,8 @@ world_publish_to(struct world *world, uint8_t queues, uint32_t size, bool is_tra
     char *body = malloc(size + 1);
     uint64_t mark = world->count + 77;
     fill_body(body, size, mark);
-    struct iovec pieces[] = {{.iov_base = &mark, .iov_len = 8}, {.iov_base = body, .iov_len = size}};
+    struct iovec pieces[] = {{.iov_base = &mark, .iov_len = 8},
+                             {.iov_base = body, .iov_len = size}};
     struct log_publish publish = {
         .pieces = pieces,
         .piece_count = 2,
