@@ -188,10 +188,10 @@ lane_first_ready(struct lane *lane, uint64_t *sequence)
 }
 
 void
-lane_take(struct lane *lane, uint64_t sequence, struct entry *entry, enum entry_state state)
+lane_take(struct lane *lane, uint64_t sequence, struct entry *entry)
 {
-    assert(entry->state == ENTRY_READY && state != ENTRY_READY && lane->ready > 0);
-    entry->state = (uint8_t)state;
+    assert(entry->state == ENTRY_READY && lane->ready > 0);
+    entry->state = ENTRY_UNACKNOWLEDGED;
     lane->ready--;
     if (lane->returned_count > 0 && lane->returned[0] == sequence)
         returned_pop(lane);
@@ -204,7 +204,7 @@ lane_take(struct lane *lane, uint64_t sequence, struct entry *entry, enum entry_
 int
 lane_return(struct lane *lane, uint64_t sequence, struct entry *entry)
 {
-    assert(entry->state == ENTRY_UNACKNOWLEDGED || entry->state == ENTRY_LEAVING);
+    assert(entry->state == ENTRY_UNACKNOWLEDGED);
     /* An entry that was taken from ahead of the cursor will be found by it again. */
     if (sequence < lane->cursor && returned_push(lane, sequence) != 0)
         return -ENOMEM;
@@ -231,7 +231,7 @@ lane_remove(struct lane *lane, uint64_t sequence, struct entry *entry)
 {
     assert(entry->state != ENTRY_DEAD);
     if (entry->state == ENTRY_READY)
-        lane_take(lane, sequence, entry, ENTRY_LEAVING);
+        lane_take(lane, sequence, entry);
     uint64_t number = chunk_of(sequence);
     struct lane_chunk *chunk = *chunk_slot(lane, number);
     entry->state = ENTRY_DEAD;

@@ -28,7 +28,6 @@ enum entry_state {
     ENTRY_DEAD = 0, /* left, or never was */
     ENTRY_READY,
     ENTRY_UNACKNOWLEDGED,
-    ENTRY_LEAVING, /* its dead-lettered copy is not safe yet */
 };
 
 enum entry_flags {
@@ -41,7 +40,6 @@ enum entry_flags {
 
 struct entry {
     struct message *message;
-    uint64_t id;         /* of its record in the log; 0: not logged */
     int64_t deadline_ms; /* monotonic; NEVER */
     uint32_t body_size;
     uint16_t delivery_count;
@@ -78,9 +76,8 @@ struct entry *lane_at(const struct lane *lane, uint64_t sequence);
 /* The oldest ready entry, or NULL. It stays where it is. */
 struct entry *lane_first_ready(struct lane *lane, uint64_t *sequence);
 
-/* A ready entry is handed out: the state it gets is not ENTRY_READY. It is the first ready one, or
- * any other. */
-void lane_take(struct lane *lane, uint64_t sequence, struct entry *entry, enum entry_state state);
+/* A ready entry, the first or any other, is handed out: it is ENTRY_UNACKNOWLEDGED now. */
+void lane_take(struct lane *lane, uint64_t sequence, struct entry *entry);
 
 /* A taken entry is ready again, at its place. -ENOMEM when that cannot be noted: the entry is then
  * as before. */

@@ -31,11 +31,6 @@ struct message {
     uint8_t flags;
     uint8_t priority;
     int64_t expiration_ms; /* the expiration property, or MESSAGE_NO_EXPIRATION */
-    /* Where the log keeps it. id is unique for ever and ascends in publishing order; 0: not logged.
-     * location is known once the record has been handed to the log, which is before the message
-     * can reach another shard. */
-    uint64_t id;
-    uint64_t location;
     char data[]; /* prefix, properties (flags and values), body */
 };
 

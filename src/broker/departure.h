@@ -1,0 +1,42 @@
+/* Messages on their way out of a queue to somewhere else: dead letters, and delayed messages whose
+ * time has come.
+ *
+ * Departures are done one by one from the shard's turn, never from inside another queue's work, so
+ * chains and circles of dead-letter routes need no stack. */
+#ifndef BROKER_DEPARTURE_H
+#define BROKER_DEPARTURE_H
+
+#include "broker/queue.h"
+
+enum departure_reason {
+    DEPARTS_REJECTED,
+    DEPARTS_EXPIRED,
+    DEPARTS_MAXLEN,
+    DEPARTS_DELIVERY_LIMIT,
+    DEPARTS_DELAY_OVER,
+};
+
+/* The message, which has just left the queue, goes where its death takes it. The reference is given
+ * away. */
+void departure_add(struct queue *queue, struct message *message, enum departure_reason reason);
+
+/* The entry with that tag leaves the queue for this reason: it is dead-lettered where the queue (or
+ * the exchange through which it came) has a dead-letter route, else dropped. */
+void queue_depart(struct queue *queue, uint64_t tag, struct entry *entry,
+                  enum departure_reason reason);
+
+/* A message that was refused at the door (reject-publish-dlx): dead-lettered without having been in
+ * the queue. Gives no reference away. */
+void queue_depart_refused(struct queue *queue, struct message *message);
+
+/* Does departures that are due, at most `budget`; returns whether there are more. */
+bool departures_run(struct shard *shard, unsigned budget);
+
+/* Drops what is left: when the broker ends. */
+void departures_clear(struct shard *shard);
+
+/* Whether a message that died by itself (not by a reject) before may enter this queue: false in a
+ * circle of automatic dead-lettering. */
+bool dead_letter_may_enter(const struct message *message, struct slice queue_name);
+
+#endif

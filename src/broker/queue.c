@@ -1,0 +1,952 @@
+/* Queues: what happens to a message between routing and a consumer.
+ *
+ * Publishing only puts the message into its lane and marks the queue runnable; deliveries are made
+ * from queue_run, once per turn of the shard, so they come in batches and never from inside another
+ * operation. The one exception is a queue with a length limit, which delivers before it decides
+ * that it is too long. */
+#include "broker/queue.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "broker/departure.h"
+
+enum { QUEUE_MAGIC = 0x51554555 };
+
+#define TAG_SEQUENCE_MASK ((1ULL << TAG_SEQUENCE_BITS) - 1)
+
+static uint64_t
+tag_of(uint16_t lane, uint64_t sequence)
+{
+    return (uint64_t)lane << TAG_SEQUENCE_BITS | sequence;
+}
+
+static struct entry *
+entry_of(const struct queue *queue, uint64_t tag, struct lane **lane)
+{
+    uint64_t number = tag >> TAG_SEQUENCE_BITS;
+    if (number >= queue->lane_count || queue->lanes[number] == NULL)
+        return NULL;
+    *lane = queue->lanes[number];
+    return lane_at(*lane, tag & TAG_SEQUENCE_MASK);
+}
+
+static void
+make_runnable(struct queue *queue)
+{
+    if (!list_is_linked(&queue->run_link) && !queue->is_deleted)
+        list_push_back(&queue->shard->runnable, &queue->run_link);
+}
+
+static void
+publish_statistics(const struct queue *queue)
+{
+    struct queue_record *record = queue->record;
+    atomic_store_explicit(&record->ready, queue->ready, memory_order_relaxed);
+    atomic_store_explicit(&record->unacknowledged, queue->unacknowledged, memory_order_relaxed);
+    atomic_store_explicit(&record->consumers, queue->consumer_count, memory_order_relaxed);
+}
+
+/* --- Expiry: a heap of those deadlines that are not in the order of places --------------------- */
+
+static void
+expiry_sift_down(struct queue *queue, size_t i)
+{
+    struct expiry *heap = queue->expiries;
+    for (;;) {
+        size_t smallest = i;
+        for (size_t child = 2 * i + 1; child <= 2 * i + 2; child++)
+            if (child < queue->expiry_count
+                && heap[child].deadline_ms < heap[smallest].deadline_ms)
+                smallest = child;
+        if (smallest == i)
+            return;
+        struct expiry kept = heap[i];
+        heap[i] = heap[smallest];
+        heap[smallest] = kept;
+        i = smallest;
+    }
+}
+
+static void
+expiry_pop(struct queue *queue)
+{
+    queue->expiries[0] = queue->expiries[--queue->expiry_count];
+    expiry_sift_down(queue, 0);
+    if (queue->expiry_count == 0) {
+        free(queue->expiries);
+        queue->expiries = NULL;
+        queue->expiry_capacity = 0;
+    }
+}
+
+/* Items of messages that have left stay in the heap until their time. When they are the most, they
+ * are swept out, so the heap is never much larger than the queue. */
+static void
+expiry_sweep(struct queue *queue)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < queue->expiry_count; i++) {
+        struct lane *lane;
+        struct entry *entry = entry_of(queue, queue->expiries[i].tag, &lane);
+        if (entry == NULL)
+            continue;
+        if (entry->state == ENTRY_READY)
+            queue->expiries[kept++] = queue->expiries[i];
+        else
+            entry->flags &= (uint8_t)~ENTRY_IN_EXPIRY_HEAP;
+    }
+    queue->expiry_count = kept;
+    for (size_t i = kept / 2; i-- > 0;)
+        expiry_sift_down(queue, i);
+}
+
+static void
+arm_expiry(struct queue *queue, int64_t deadline_ms)
+{
+    if (!timer_is_set(&queue->expiry_timer) || deadline_ms < queue->expiry_timer.due_ms)
+        wheel_set(&queue->shard->wheel, &queue->expiry_timer, deadline_ms);
+}
+
+/* An entry that cannot be noted for lack of memory expires when it reaches the head. */
+static void
+expiry_push(struct queue *queue, uint64_t tag, struct entry *entry)
+{
+    if (queue->expiry_count > 2 * queue->ready + 1024)
+        expiry_sweep(queue);
+    if (queue->expiry_count == queue->expiry_capacity) {
+        size_t capacity = queue->expiry_capacity == 0 ? 16 : queue->expiry_capacity * 2;
+        struct expiry *heap = realloc(queue->expiries, capacity * sizeof(*heap));
+        if (heap == NULL)
+            return;
+        queue->expiries = heap;
+        queue->expiry_capacity = capacity;
+    }
+    size_t i = queue->expiry_count++;
+    struct expiry *heap = queue->expiries;
+    struct expiry item = {entry->deadline_ms, tag};
+    for (; i > 0 && heap[(i - 1) / 2].deadline_ms > item.deadline_ms; i = (i - 1) / 2)
+        heap[i] = heap[(i - 1) / 2];
+    heap[i] = item;
+    entry->flags |= ENTRY_IN_EXPIRY_HEAP;
+}
+
+static void
+note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct entry *entry)
+{
+    if (entry->deadline_ms >= lane->latest_deadline_ms)
+        lane->latest_deadline_ms = entry->deadline_ms;
+    else
+        expiry_push(queue, tag, entry);
+    if (entry->deadline_ms != NEVER)
+        arm_expiry(queue, entry->deadline_ms);
+}
+
+/* --- Entering and leaving ------------------------------------------------------------------------ */
+
+static struct lane *
+lane_for(struct queue *queue, uint16_t number)
+{
+    if (queue->lanes[number] == NULL) {
+        struct lane *lane = malloc(sizeof(*lane));
+        if (lane == NULL)
+            return NULL;
+        lane_init(lane);
+        queue->lanes[number] = lane;
+    }
+    return queue->lanes[number];
+}
+
+/* Gives the message a place; takes the reference. */
+static int
+enter(struct queue *queue, struct message *message, int64_t deadline_ms, uint8_t flags)
+{
+    uint16_t priority = message->priority;
+    if (priority >= queue->lane_count)
+        priority = (uint16_t)(queue->lane_count - 1);
+    uint64_t sequence;
+    struct lane *lane = lane_for(queue, priority);
+    struct entry *entry = lane == NULL ? NULL : lane_push(lane, &sequence);
+    if (entry == NULL)
+        return -ENOMEM;
+    entry->message = message;
+    entry->deadline_ms = deadline_ms;
+    entry->body_size = message->body_size;
+    entry->flags = flags;
+    queue->ready++;
+    queue->ready_bytes += message->body_size;
+    if (priority > queue->highest_lane)
+        queue->highest_lane = priority;
+    atomic_fetch_add_explicit(&queue->shard->queued_bytes, message_memory(message),
+                              memory_order_relaxed);
+    note_deadline(queue, lane, tag_of(priority, sequence), entry);
+    make_runnable(queue);
+    return 0;
+}
+
+/* Takes the entry out for good; the caller has the reference to its message now. */
+static struct message *
+leave(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
+{
+    struct message *message = entry->message;
+    if (entry->state == ENTRY_READY) {
+        queue->ready--;
+        queue->ready_bytes -= entry->body_size;
+    } else {
+        queue->unacknowledged--;
+    }
+    lane_remove(lane, tag & TAG_SEQUENCE_MASK, entry);
+    atomic_fetch_sub_explicit(&queue->shard->queued_bytes, message_memory(message),
+                              memory_order_relaxed);
+    return message;
+}
+
+void
+queue_depart(struct queue *queue, uint64_t tag, struct entry *entry, enum departure_reason reason)
+{
+    struct lane *lane = queue->lanes[tag >> TAG_SEQUENCE_BITS];
+    assert(lane_at(lane, tag & TAG_SEQUENCE_MASK) == entry);
+    struct message *message = leave(queue, tag, lane, entry);
+    departure_add(queue, message, reason);
+}
+
+/* The first ready message of the highest priority. */
+static struct entry *
+first_ready(struct queue *queue, uint64_t *tag, struct lane **lane)
+{
+    if (queue->ready == 0)
+        return NULL;
+    for (uint16_t i = queue->highest_lane;; i--) {
+        struct lane *candidate = queue->lanes[i];
+        uint64_t sequence;
+        struct entry *entry =
+            candidate == NULL ? NULL : lane_first_ready(candidate, &sequence);
+        if (entry != NULL) {
+            queue->highest_lane = i;
+            *lane = candidate;
+            *tag = tag_of(i, sequence);
+            return entry;
+        }
+        if (i == 0)
+            return NULL;
+    }
+}
+
+/* Expires what is due, at most `budget`; arms the timer for the rest. */
+static void
+expire(struct queue *queue, unsigned budget)
+{
+    int64_t now_ms = queue->shard->now_ms;
+    int64_t next_ms = NEVER;
+    enum departure_reason reason =
+        queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED;
+    for (uint16_t i = 0; i < queue->lane_count; i++) {
+        struct lane *lane = queue->lanes[i];
+        uint64_t sequence;
+        struct entry *entry;
+        while (lane != NULL && (entry = lane_first_ready(lane, &sequence)) != NULL) {
+            if (entry->deadline_ms > now_ms || budget == 0) {
+                if (entry->deadline_ms < next_ms)
+                    next_ms = entry->deadline_ms;
+                break;
+            }
+            budget--;
+            queue_depart(queue, tag_of(i, sequence), entry, reason);
+        }
+    }
+    while (queue->expiry_count > 0) {
+        struct expiry item = queue->expiries[0];
+        if (item.deadline_ms > now_ms || budget == 0) {
+            if (item.deadline_ms < next_ms)
+                next_ms = item.deadline_ms;
+            break;
+        }
+        expiry_pop(queue);
+        struct lane *lane;
+        struct entry *entry = entry_of(queue, item.tag, &lane);
+        if (entry == NULL)
+            continue;
+        entry->flags &= (uint8_t)~ENTRY_IN_EXPIRY_HEAP;
+        if (entry->state != ENTRY_READY)
+            continue;
+        budget--;
+        queue_depart(queue, item.tag, entry, reason);
+    }
+    wheel_set(&queue->shard->wheel, &queue->expiry_timer, next_ms);
+}
+
+static void
+on_expiry(struct timer *timer, int64_t now_ms)
+{
+    (void)now_ms;
+    struct queue *queue = CONTAINER_OF(timer, struct queue, expiry_timer);
+    expire(queue, QUEUE_RUN_BUDGET);
+    publish_statistics(queue);
+}
+
+/* --- Publishing ------------------------------------------------------------------------------------ */
+
+static bool
+is_over(const struct queue *queue, uint64_t messages, uint64_t bytes)
+{
+    const struct queue_options *options = &queue->record->options;
+    return (options->max_length >= 0 && messages > (uint64_t)options->max_length)
+           || (options->max_length_bytes >= 0 && bytes > (uint64_t)options->max_length_bytes);
+}
+
+static bool
+refuses(struct queue *queue, const struct message *message)
+{
+    const struct queue_options *options = &queue->record->options;
+    return options->overflow != OVERFLOW_DROP_HEAD
+           && is_over(queue, queue->ready + 1, queue->ready_bytes + message->body_size);
+}
+
+static int64_t
+deadline_for(const struct queue *queue, const struct message *message, uint32_t delay_ms)
+{
+    int64_t now_ms = queue->shard->now_ms;
+    if (delay_ms > 0)
+        return now_ms + delay_ms;
+    int64_t ttl_ms = queue->record->options.message_ttl_ms;
+    if (message->expiration_ms != MESSAGE_NO_EXPIRATION
+        && (ttl_ms == OPTION_NONE || message->expiration_ms < ttl_ms))
+        ttl_ms = message->expiration_ms;
+    return ttl_ms == OPTION_NONE ? NEVER : now_ms + ttl_ms;
+}
+
+bool
+queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, bool is_dead_letter)
+{
+    const struct queue_options *options = &queue->record->options;
+    bool is_limited = options->max_length >= 0 || options->max_length_bytes >= 0;
+    if (is_dead_letter && !dead_letter_may_enter(message, queue->record->name)) {
+        message_unref(message);
+        return true;
+    }
+    if (is_limited && refuses(queue, message)) {
+        queue_run(queue);
+        if (refuses(queue, message)) {
+            if (options->overflow == OVERFLOW_REJECT_PUBLISH_DLX)
+                queue_depart_refused(queue, message);
+            message_unref(message);
+            return false;
+        }
+    }
+    if (enter(queue, message, deadline_for(queue, message, delay_ms), 0) != 0) {
+        message_unref(message);
+        return false;
+    }
+    if (is_limited && is_over(queue, queue->ready, queue->ready_bytes)) {
+        queue_run(queue);
+        struct entry *entry;
+        struct lane *lane;
+        uint64_t tag;
+        while (is_over(queue, queue->ready, queue->ready_bytes)
+               && (entry = first_ready(queue, &tag, &lane)) != NULL)
+            queue_depart(queue, tag, entry, DEPARTS_MAXLEN);
+    }
+    return true;
+}
+
+/* --- Subscriptions --------------------------------------------------------------------------------- */
+
+static bool
+can_receive(const struct subscription *subscription)
+{
+    const struct queue *queue = subscription->queue;
+    if (queue->record->options.single_active_consumer && queue->active != subscription)
+        return false;
+    return subscription->window > 0
+           && (subscription->prefetch == 0 || subscription->unsettled < subscription->prefetch)
+           && (!subscription->is_metered || subscription->leave > 0);
+}
+
+/* Puts the subscription where it belongs: behind the last able one of its priority, or among the
+ * blocked. */
+static void
+take_turn(struct subscription *subscription)
+{
+    struct queue *queue = subscription->queue;
+    list_remove(&subscription->turn_link);
+    if (!can_receive(subscription)) {
+        list_push_back(&queue->blocked, &subscription->turn_link);
+        return;
+    }
+    struct list *place = queue->able.previous;
+    while (place != &queue->able
+           && LIST_ENTRY(place, struct subscription, turn_link)->priority < subscription->priority)
+        place = place->previous;
+    list_insert_before(place->next, &subscription->turn_link);
+}
+
+/* Something changed that may let the subscription receive. */
+static void
+reconsider(struct subscription *subscription)
+{
+    struct queue *queue = subscription->queue;
+    take_turn(subscription);
+    if (queue->ready > 0)
+        make_runnable(queue);
+}
+
+static void
+use(struct queue *queue)
+{
+    queue->used_ms = queue->shard->now_ms;
+}
+
+static void
+on_unused(struct timer *timer, int64_t now_ms)
+{
+    struct queue *queue = CONTAINER_OF(timer, struct queue, unused_timer);
+    int64_t expires_ms = queue->record->options.expires_ms;
+    if (queue->consumer_count > 0)
+        queue->used_ms = now_ms;
+    if (now_ms - queue->used_ms >= expires_ms)
+        queue_delete(queue);
+    else
+        wheel_set(&queue->shard->wheel, timer, queue->used_ms + expires_ms);
+}
+
+static void
+reply(struct queue *queue, const struct mail *to, enum queue_result result, struct mail *answer)
+{
+    answer->type = MAIL_REPLY;
+    answer->flag = to->type;
+    answer->result = (uint8_t)result;
+    answer->to = to->from;
+    answer->from = queue->ref;
+    shard_send(queue->shard, answer);
+}
+
+static void
+reply_counts(struct queue *queue, const struct mail *to, enum queue_result result,
+             uint64_t messages)
+{
+    struct mail answer = {.reply = {.messages = messages, .consumers = queue->consumer_count}};
+    reply(queue, to, result, &answer);
+}
+
+static void
+subscribe(struct queue *queue, const struct mail *mail)
+{
+    struct mail answer = {.reply = {.consumer = mail->subscribe.consumer}};
+    if (queue->exclusive != NULL || (mail->subscribe.exclusive && queue->consumer_count > 0)) {
+        reply(queue, mail, QUEUE_EXCLUSIVE_USE, &answer);
+        return;
+    }
+    struct subscription *subscription = calloc(1, sizeof(*subscription));
+    struct ref ref = subscription == NULL
+                         ? REF_NONE
+                         : ref_table_add(&queue->shard->subscriptions, subscription);
+    if (ref_is_none(ref)) {
+        free(subscription);
+        reply(queue, mail, QUEUE_NO_MEMORY, &answer);
+        return;
+    }
+    *subscription = (struct subscription){
+        .queue = queue,
+        .ref = ref,
+        .client = mail->from,
+        .consumer = mail->subscribe.consumer,
+        .priority = mail->subscribe.priority,
+        .prefetch = mail->subscribe.no_ack ? 0 : mail->subscribe.prefetch,
+        .window = SUBSCRIPTION_WINDOW,
+        .no_ack = mail->subscribe.no_ack,
+        .is_exclusive = mail->subscribe.exclusive,
+        .is_metered = mail->subscribe.is_metered && !mail->subscribe.no_ack,
+    };
+    list_init(&subscription->turn_link);
+    list_push_back(&queue->all, &subscription->all_link);
+    queue->consumer_count++;
+    queue->had_consumer = true;
+    if (subscription->is_exclusive)
+        queue->exclusive = subscription;
+    if (queue->active == NULL)
+        queue->active = subscription;
+    use(queue);
+    answer.reply.subscription = ref;
+    answer.reply.consumers = queue->consumer_count;
+    reply(queue, mail, QUEUE_OK, &answer);
+    reconsider(subscription);
+    publish_statistics(queue);
+}
+
+static void
+subscription_free(struct subscription *subscription)
+{
+    struct queue *queue = subscription->queue;
+    list_remove(&subscription->turn_link);
+    list_remove(&subscription->all_link);
+    ref_table_remove(&queue->shard->subscriptions, subscription->ref);
+    queue->consumer_count--;
+    if (queue->exclusive == subscription)
+        queue->exclusive = NULL;
+    if (queue->active == subscription) {
+        struct list *next = list_first(&queue->all);
+        queue->active =
+            next == NULL ? NULL : LIST_ENTRY(next, struct subscription, all_link);
+        if (queue->active != NULL)
+            reconsider(queue->active);
+    }
+    free(subscription);
+}
+
+static void
+unsubscribe(struct subscription *subscription, const struct mail *mail)
+{
+    struct queue *queue = subscription->queue;
+    struct mail answer = {.reply = {.consumer = subscription->consumer}};
+    use(queue);
+    subscription_free(subscription);
+    publish_statistics(queue);
+    if (!ref_is_none(mail->from))
+        reply(queue, mail, QUEUE_OK, &answer);
+    if (queue->record->auto_delete && queue->consumer_count == 0 && !queue->is_deleted)
+        queue_delete(queue);
+}
+
+static void
+give_credit(struct subscription *subscription, const struct mail *mail)
+{
+    subscription->window += mail->credit.bytes;
+    subscription->leave += mail->credit.messages;
+    if (mail->credit.messages > 0)
+        subscription->has_asked = false;
+    reconsider(subscription);
+    if (subscription->is_metered)
+        make_runnable(subscription->queue); /* to give leave back that is not needed */
+}
+
+/* --- Deliveries -------------------------------------------------------------------------------------- */
+
+/* Hands one message out: as mail to the client, or in place when it is of this shard. The message
+ * stays in the queue, unacknowledged, or has left it (no_ack). */
+static void
+hand_out(struct queue *queue, struct mail *mail, uint64_t tag, struct lane *lane,
+         struct entry *entry)
+{
+    struct shard *shard = queue->shard;
+    struct message *message = entry->message;
+    mail->type = MAIL_DELIVER;
+    mail->from = queue->ref;
+    mail->deliver.message = message;
+    mail->deliver.tag = tag;
+    mail->deliver.queue = queue->ref;
+    mail->deliver.is_redelivered = (entry->flags & ENTRY_REDELIVERED) != 0;
+    bool is_remote = mail->to.shard != shard->index;
+    if (mail->deliver.no_ack) {
+        leave(queue, tag, lane, entry);
+    } else {
+        lane_take(lane, tag & TAG_SEQUENCE_MASK, entry);
+        queue->ready--;
+        queue->ready_bytes -= entry->body_size;
+        queue->unacknowledged++;
+        if (is_remote)
+            message_ref(message);
+    }
+    mail->deliver.left = queue->ready;
+    shard_send(shard, mail);
+    if (mail->deliver.no_ack && !is_remote)
+        message_unref(message);
+}
+
+static void
+deliver(struct subscription *subscription, uint64_t tag, struct lane *lane, struct entry *entry)
+{
+    struct mail mail = {
+        .to = subscription->client,
+        .deliver = {.consumer = subscription->consumer,
+                    .no_ack = subscription->no_ack,
+                    .subscription = subscription->ref},
+    };
+    subscription->window -= entry->message->body_size + DELIVERY_OVERHEAD;
+    if (!subscription->no_ack)
+        subscription->unsettled++;
+    if (subscription->is_metered)
+        subscription->leave--;
+    if (!can_receive(subscription) || subscription->queue->able.next->next != &subscription->queue->able)
+        take_turn(subscription);
+    hand_out(subscription->queue, &mail, tag, lane, entry);
+}
+
+/* Metered subscriptions ask for leave while there is something for them, and return it when not. */
+static void
+settle_leave(struct queue *queue)
+{
+    LIST_FOR_EACH(node, &queue->all) {
+        struct subscription *subscription = LIST_ENTRY(node, struct subscription, all_link);
+        if (!subscription->is_metered)
+            continue;
+        struct mail mail = {.to = subscription->client, .from = subscription->ref};
+        if (queue->ready > 0 && subscription->leave == 0 && !subscription->has_asked) {
+            subscription->has_asked = true;
+            mail.type = MAIL_WANT;
+            mail.consumer = subscription->consumer;
+            shard_send(queue->shard, &mail);
+        } else if (subscription->leave > 0 && (queue->ready == 0 || !can_receive(subscription))) {
+            mail.type = MAIL_UNUSED;
+            mail.credit.consumer = subscription->consumer;
+            mail.credit.messages = subscription->leave;
+            subscription->leave = 0;
+            take_turn(subscription);
+            shard_send(queue->shard, &mail);
+        }
+    }
+}
+
+static bool
+has_metered(const struct queue *queue)
+{
+    LIST_FOR_EACH(node, &queue->all)
+        if (LIST_ENTRY(node, struct subscription, all_link)->is_metered)
+            return true;
+    return false;
+}
+
+bool
+queue_run(struct queue *queue)
+{
+    unsigned budget = QUEUE_RUN_BUDGET;
+    uint64_t tag;
+    struct lane *lane;
+    struct entry *entry;
+    while (!queue->is_deleted && !list_is_empty(&queue->able)
+           && (entry = first_ready(queue, &tag, &lane)) != NULL) {
+        if (budget-- == 0) {
+            publish_statistics(queue);
+            return true;
+        }
+        /* What is past its deadline is not delivered; a time to live of 0 may be, at once. */
+        if (entry->deadline_ms < queue->shard->now_ms) {
+            queue_depart(queue, tag, entry,
+                         queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED);
+            continue;
+        }
+        deliver(LIST_ENTRY(queue->able.next, struct subscription, turn_link), tag, lane, entry);
+    }
+    if (queue->is_deleted)
+        return false;
+    if (timer_is_set(&queue->expiry_timer) && queue->expiry_timer.due_ms <= queue->shard->now_ms)
+        expire(queue, QUEUE_RUN_BUDGET);
+    if (has_metered(queue))
+        settle_leave(queue);
+    publish_statistics(queue);
+    return false;
+}
+
+static void
+get(struct queue *queue, const struct mail *mail)
+{
+    use(queue);
+    queue_run(queue);
+    if (queue->record->options.single_active_consumer) {
+        reply_counts(queue, mail, QUEUE_SINGLE_ACTIVE, 0);
+        return;
+    }
+    uint64_t tag;
+    struct lane *lane;
+    struct entry *entry = first_ready(queue, &tag, &lane);
+    if (entry == NULL) {
+        reply_counts(queue, mail, QUEUE_EMPTY, 0);
+        return;
+    }
+    struct mail answer = {
+        .to = mail->from,
+        .deliver = {.consumer = GET_CONSUMER, .no_ack = mail->flag != 0},
+    };
+    hand_out(queue, &answer, tag, lane, entry);
+    publish_statistics(queue);
+}
+
+/* --- Settling ------------------------------------------------------------------------------------------ */
+
+static void
+requeue(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
+{
+    int64_t limit = queue->record->options.delivery_limit;
+    if (entry->delivery_count < UINT16_MAX)
+        entry->delivery_count++;
+    if (limit >= 0 && entry->delivery_count > limit) {
+        queue_depart(queue, tag, entry, DEPARTS_DELIVERY_LIMIT);
+        return;
+    }
+    if (lane_return(lane, tag & TAG_SEQUENCE_MASK, entry) != 0)
+        return; /* stays unacknowledged rather than being lost; comes back with a restart */
+    queue->unacknowledged--;
+    queue->ready++;
+    queue->ready_bytes += entry->body_size;
+    entry->flags |= ENTRY_REDELIVERED;
+    uint16_t priority = (uint16_t)(tag >> TAG_SEQUENCE_BITS);
+    if (priority > queue->highest_lane)
+        queue->highest_lane = priority;
+    if (entry->deadline_ms != NEVER) {
+        if ((entry->flags & ENTRY_IN_EXPIRY_HEAP) == 0)
+            expiry_push(queue, tag, entry);
+        arm_expiry(queue, entry->deadline_ms);
+    }
+}
+
+static void
+settle(struct queue *queue, const struct mail *mail)
+{
+    struct subscription *subscription =
+        ref_table_find(&queue->shard->subscriptions, mail->settle.subscription);
+    for (uint32_t i = 0; i < mail->settle.count; i++) {
+        uint64_t tag = mail->settle.tag + i;
+        struct lane *lane;
+        struct entry *entry = entry_of(queue, tag, &lane);
+        if (entry == NULL || entry->state != ENTRY_UNACKNOWLEDGED)
+            continue;
+        if (subscription != NULL && subscription->unsettled > 0)
+            subscription->unsettled--;
+        switch ((enum settle_outcome)mail->result) {
+        case SETTLE_ACKNOWLEDGED:
+            message_unref(leave(queue, tag, lane, entry));
+            break;
+        case SETTLE_REQUEUED:
+            requeue(queue, tag, lane, entry);
+            break;
+        case SETTLE_REJECTED:
+            queue_depart(queue, tag, entry, DEPARTS_REJECTED);
+            break;
+        }
+    }
+    if (subscription != NULL && subscription->turn_link.next != NULL)
+        reconsider(subscription);
+    if (queue->ready > 0)
+        make_runnable(queue);
+    publish_statistics(queue);
+}
+
+static void
+purge(struct queue *queue, const struct mail *mail)
+{
+    queue_run(queue);
+    uint64_t count = 0;
+    for (uint16_t i = 0; i < queue->lane_count; i++) {
+        struct lane *lane = queue->lanes[i];
+        uint64_t sequence;
+        struct entry *entry;
+        while (lane != NULL && (entry = lane_first_ready(lane, &sequence)) != NULL) {
+            message_unref(leave(queue, tag_of(i, sequence), lane, entry));
+            count++;
+        }
+    }
+    publish_statistics(queue);
+    reply_counts(queue, mail, QUEUE_OK, count);
+}
+
+/* --- Life ------------------------------------------------------------------------------------------------ */
+
+struct queue *
+queue_new(struct shard *shard, struct queue_record *record)
+{
+    struct queue *queue = calloc(1, sizeof(*queue));
+    if (queue == NULL)
+        return NULL;
+    queue->magic = QUEUE_MAGIC;
+    queue->shard = shard;
+    queue->record = record;
+    queue->lane_count =
+        record->options.max_priority < 0 ? 1 : (uint16_t)(record->options.max_priority + 1);
+    queue->lanes = calloc(queue->lane_count, sizeof(*queue->lanes));
+    queue->ref = queue->lanes == NULL ? REF_NONE : ref_table_add(&shard->queues, queue);
+    if (ref_is_none(queue->ref)) {
+        free(queue->lanes);
+        free(queue);
+        return NULL;
+    }
+    record->queue = queue->ref;
+    list_init(&queue->run_link);
+    list_init(&queue->able);
+    list_init(&queue->blocked);
+    list_init(&queue->all);
+    timer_init(&queue->expiry_timer, on_expiry);
+    timer_init(&queue->unused_timer, on_unused);
+    use(queue);
+    if (record->options.expires_ms >= 0)
+        wheel_set(&shard->wheel, &queue->unused_timer, shard->now_ms + record->options.expires_ms);
+    return queue;
+}
+
+int
+queue_restore(struct queue *queue, struct message *message, int64_t deadline_ms,
+              bool is_redelivered)
+{
+    return enter(queue, message, deadline_ms, is_redelivered ? ENTRY_REDELIVERED : 0);
+}
+
+static void
+drop_everything(struct queue *queue)
+{
+    for (uint16_t i = 0; i < queue->lane_count; i++) {
+        struct lane *lane = queue->lanes[i];
+        if (lane == NULL)
+            continue;
+        uint64_t sequence = 0;
+        struct entry *entry;
+        while ((entry = lane_next(lane, &sequence)) != NULL)
+            message_unref(leave(queue, tag_of(i, sequence - 1), lane, entry));
+        lane_fini(lane);
+        free(lane);
+    }
+    free(queue->lanes);
+    queue->lanes = NULL;
+    queue->lane_count = 0;
+    free(queue->expiries);
+    queue->expiries = NULL;
+    queue->expiry_count = 0;
+}
+
+void
+queue_delete(struct queue *queue)
+{
+    struct shard *shard = queue->shard;
+    assert(queue->magic == QUEUE_MAGIC && !queue->is_deleted);
+    queue->is_deleted = true;
+    catalogue_lock(shard->broker->catalogue);
+    queue_record_remove(shard->broker->catalogue, queue->record);
+    catalogue_unlock(shard->broker->catalogue);
+    queue->record = NULL;
+    wheel_cancel(&shard->wheel, &queue->expiry_timer);
+    wheel_cancel(&shard->wheel, &queue->unused_timer);
+    list_remove(&queue->run_link);
+    queue->active = NULL;
+    LIST_FOR_EACH_SAFE(node, &queue->all) {
+        struct subscription *subscription = LIST_ENTRY(node, struct subscription, all_link);
+        struct mail mail = {.type = MAIL_CANCELLED,
+                            .to = subscription->client,
+                            .from = queue->ref,
+                            .consumer = subscription->consumer};
+        list_remove(&subscription->turn_link);
+        list_remove(&subscription->all_link);
+        ref_table_remove(&shard->subscriptions, subscription->ref);
+        free(subscription);
+        shard_send(shard, &mail);
+    }
+    ref_table_remove(&shard->queues, queue->ref);
+    list_push_back(&shard->graveyard, &queue->run_link);
+}
+
+void
+queue_free(struct queue *queue)
+{
+    drop_everything(queue);
+    queue->magic = 0;
+    free(queue);
+}
+
+static void
+delete_on_request(struct queue *queue, const struct mail *mail)
+{
+    queue_run(queue);
+    enum queue_result result = QUEUE_OK;
+    uint64_t messages = queue->ready;
+    if ((mail->flag & 1) != 0 && queue->consumer_count > 0)
+        result = QUEUE_IN_USE;
+    else if ((mail->flag & 2) != 0 && queue->ready > 0)
+        result = QUEUE_NOT_EMPTY;
+    if (result == QUEUE_OK)
+        queue_delete(queue);
+    if (!ref_is_none(mail->from))
+        reply_counts(queue, mail, result, messages);
+}
+
+/* --- Mail ---------------------------------------------------------------------------------------------------- */
+
+static void
+confirm(struct shard *shard, const struct mail *mail, bool is_accepted)
+{
+    if (!mail->flag)
+        return;
+    struct mail answer = {.type = MAIL_CONFIRM,
+                          .flag = is_accepted,
+                          .to = mail->from,
+                          .from = mail->to,
+                          .number = mail->publish.number};
+    shard_send(shard, &answer);
+}
+
+/* Mail for a queue that is no more. A message to it counts as taken: it was routed, then the queue
+ * was deleted. */
+static void
+receive_for_none(struct shard *shard, const struct mail *mail)
+{
+    struct mail answer = {.type = MAIL_REPLY,
+                          .flag = mail->type,
+                          .result = QUEUE_GONE,
+                          .to = mail->from,
+                          .from = mail->to};
+    switch ((enum mail_type)mail->type) {
+    case MAIL_PUBLISH:
+        message_unref(mail->publish.message);
+        confirm(shard, mail, true);
+        break;
+    case MAIL_SUBSCRIBE:
+        answer.reply.consumer = mail->subscribe.consumer;
+        shard_send(shard, &answer);
+        break;
+    case MAIL_UNSUBSCRIBE:
+    case MAIL_GET:
+    case MAIL_COUNT:
+    case MAIL_PURGE:
+    case MAIL_DELETE:
+        if (!ref_is_none(mail->from))
+            shard_send(shard, &answer);
+        break;
+    default:
+        break;
+    }
+}
+
+void
+queue_receive(struct shard *shard, const struct mail *mail)
+{
+    if (mail->type == MAIL_UNSUBSCRIBE || mail->type == MAIL_CREDIT) {
+        struct subscription *subscription = ref_table_find(&shard->subscriptions, mail->to);
+        if (subscription == NULL)
+            receive_for_none(shard, mail);
+        else if (mail->type == MAIL_UNSUBSCRIBE)
+            unsubscribe(subscription, mail);
+        else
+            give_credit(subscription, mail);
+        return;
+    }
+    struct queue *queue = ref_table_find(&shard->queues, mail->to);
+    if (queue == NULL) {
+        receive_for_none(shard, mail);
+        return;
+    }
+    switch ((enum mail_type)mail->type) {
+    case MAIL_PUBLISH:
+        confirm(shard, mail,
+                queue_publish(queue, mail->publish.message, mail->publish.delay_ms,
+                              mail->publish.is_dead_letter));
+        break;
+    case MAIL_SUBSCRIBE:
+        subscribe(queue, mail);
+        break;
+    case MAIL_SETTLE:
+        settle(queue, mail);
+        break;
+    case MAIL_GET:
+        get(queue, mail);
+        break;
+    case MAIL_COUNT:
+        use(queue);
+        queue_run(queue);
+        reply_counts(queue, mail, QUEUE_OK, queue->ready);
+        break;
+    case MAIL_PURGE:
+        purge(queue, mail);
+        break;
+    case MAIL_DELETE:
+        delete_on_request(queue, mail);
+        break;
+    default:
+        assert(!"mail for a client reached a queue");
+    }
+}

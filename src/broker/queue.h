@@ -1,0 +1,89 @@
+/* A queue, as its own shard sees it. Sessions never call these: they send mail. */
+#ifndef BROKER_QUEUE_H
+#define BROKER_QUEUE_H
+
+#include "broker/lane.h"
+#include "broker/shard.h"
+
+enum {
+    LANES_MAX = 256,
+    /* Bytes of deliveries that a subscription may have under way to its connection. */
+    SUBSCRIPTION_WINDOW = 512 * 1024,
+    /* What a delivery counts for beyond its body: frames, and the memory to hold it. */
+    DELIVERY_OVERHEAD = 128,
+    /* Deliveries of one queue in one go, and expirations: what keeps a turn short. */
+    QUEUE_RUN_BUDGET = 1024,
+};
+
+/* Messages whose deadlines are not in the order of their places. */
+struct expiry {
+    int64_t deadline_ms;
+    uint64_t tag;
+};
+
+struct queue {
+    uint32_t magic;
+    struct shard *shard;
+    struct queue_record *record;
+    struct ref ref;
+    struct list run_link;
+    struct lane **lanes; /* by priority; NULL where no message was yet */
+    uint16_t lane_count;
+    uint16_t highest_lane; /* no lane above has ready messages */
+    uint64_t ready, unacknowledged, ready_bytes;
+    /* Subscriptions that can take a message now, by priority and turn; and those that cannot. */
+    struct list able, blocked;
+    struct list all; /* in the order in which they came */
+    uint32_t consumer_count;
+    struct subscription *exclusive, *active;
+    struct expiry *expiries; /* heap by deadline */
+    size_t expiry_count, expiry_capacity;
+    struct timer expiry_timer;
+    struct timer unused_timer; /* x-expires */
+    int64_t used_ms;
+    bool had_consumer, is_deleted;
+};
+
+struct subscription {
+    struct list turn_link; /* in able or blocked */
+    struct list all_link;
+    struct queue *queue;
+    struct ref ref, client;
+    uint32_t consumer;
+    int32_t priority;
+    uint32_t prefetch, unsettled;
+    uint32_t leave; /* metered: messages that may be sent */
+    int64_t window; /* bytes that may be sent */
+    bool no_ack, is_exclusive, is_metered, has_asked;
+};
+
+/* A tag names a message of a queue: its priority above, its number in the lane below. */
+enum { TAG_SEQUENCE_BITS = 56 };
+
+/* Makes the queue of a record and gives it record->queue; it is not in the directory yet.
+ * NULL: out of memory. */
+struct queue *queue_new(struct shard *shard, struct queue_record *record);
+
+/* Deals with mail that is for a queue or a subscription; also when it has gone. */
+void queue_receive(struct shard *shard, const struct mail *mail);
+
+/* Takes in a message (one reference is given away): the queue's or the message's time to live, its
+ * limits and its rules apply. False when it refuses (overflow reject-publish). */
+bool queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms,
+                   bool is_dead_letter);
+
+/* Puts a message that survived a restart back at the end of the queue. -ENOMEM. */
+MUST_CHECK int queue_restore(struct queue *queue, struct message *message, int64_t deadline_ms,
+                             bool is_redelivered);
+
+/* Delivers within the budget; true when it stopped because of that. */
+bool queue_run(struct queue *queue);
+
+/* Deletes it: out of the directory, consumers are told, messages dropped. Freed at the end of the
+ * turn. */
+void queue_delete(struct queue *queue);
+
+/* Frees a queue: at the end of the turn, and when the broker ends. */
+void queue_free(struct queue *queue);
+
+#endif

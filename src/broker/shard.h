@@ -1,0 +1,193 @@
+/* A shard of the core: the queues of one thread, and the post between shards.
+ *
+ * Sessions speak to a queue, and queues to sessions, only by mail: a small struct with the reference
+ * of whom it is for. Mail for this shard is dealt with at once, as a function call; mail for another
+ * is gathered and handed over in batches at the end of the turn (shard_flush). Order between two
+ * parties is kept. With a single shard nothing is ever handed over.
+ *
+ * The core knows no socket and no clock: whoever drives the shard tells it the time, runs it once
+ * per turn and wakes the thread of the shard that has mail. So a test can drive it alone. */
+#ifndef BROKER_SHARD_H
+#define BROKER_SHARD_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/wheel.h"
+#include "broker/catalogue.h"
+#include "broker/message.h"
+#include "broker/ref.h"
+
+struct shard;
+struct queue;
+
+/* --- Mail ------------------------------------------------------------------------------------- */
+
+enum mail_type {
+    /* To a queue. `from` is the client that asks and is answered. */
+    MAIL_PUBLISH,     /* a reference to the message goes with it */
+    MAIL_SUBSCRIBE,   /* answered by MAIL_REPLY */
+    MAIL_UNSUBSCRIBE, /* to a subscription; answered by MAIL_REPLY */
+    MAIL_CREDIT,      /* to a subscription */
+    MAIL_SETTLE,
+    MAIL_GET,   /* answered by MAIL_DELIVER or MAIL_REPLY */
+    MAIL_COUNT, /* answered by MAIL_REPLY; counts as use of the queue */
+    MAIL_PURGE, /* answered by MAIL_REPLY */
+    MAIL_DELETE,
+    /* To a client. `from` is the queue. */
+    MAIL_DELIVER, /* a reference to the message goes with it */
+    MAIL_REPLY,
+    MAIL_CONFIRM,   /* the queue has taken or refused a message that asked for an answer */
+    MAIL_CANCELLED, /* the queue of a consumer has gone */
+    MAIL_WANT,      /* a metered subscription has messages and asks for leave to send */
+    MAIL_UNUSED,    /* and gives leave back that it did not need */
+};
+
+enum settle_outcome {
+    SETTLE_ACKNOWLEDGED,
+    SETTLE_REQUEUED,
+    SETTLE_REJECTED, /* dead-lettered, or dropped */
+};
+
+/* How an operation on a queue ended. */
+enum queue_result {
+    QUEUE_OK,
+    QUEUE_GONE,          /* there is no such queue any more */
+    QUEUE_EMPTY,         /* basic.get found nothing */
+    QUEUE_IN_USE,        /* if-unused, and it has consumers */
+    QUEUE_NOT_EMPTY,     /* if-empty, and it has messages */
+    QUEUE_EXCLUSIVE_USE, /* an exclusive consumer is there, or one is wanted and others are */
+    QUEUE_SINGLE_ACTIVE, /* basic.get on a queue with a single active consumer */
+    QUEUE_NO_MEMORY,
+};
+
+struct subscription_request {
+    uint32_t consumer; /* the client's own number for it, in every delivery */
+    uint32_t prefetch; /* 0: unlimited */
+    int32_t priority;
+    bool no_ack, exclusive;
+    bool is_metered; /* sends only what MAIL_CREDIT gave leave for (a channel-wide prefetch) */
+};
+
+struct delivery {
+    struct message *message;
+    uint64_t tag;      /* what settles it at the queue */
+    uint64_t left;     /* to basic.get: messages still ready */
+    uint32_t consumer; /* the subscription's; for basic.get UINT32_MAX */
+    bool no_ack, is_redelivered;
+    struct ref queue;
+    struct ref subscription; /* to be given back with the settlement */
+};
+
+enum { GET_CONSUMER = UINT32_MAX };
+
+struct mail {
+    uint8_t type;
+    uint8_t flag;       /* PUBLISH: answer wanted; DELETE: if-unused 1, if-empty 2; CONFIRM: accepted;
+                           GET: no-ack; REPLY: the mail type that it answers */
+    uint8_t result;     /* REPLY: enum queue_result; SETTLE: enum settle_outcome */
+    struct ref to, from;
+    union {
+        struct {
+            struct message *message;
+            uint64_t number;   /* the client's, for MAIL_CONFIRM */
+            uint32_t delay_ms; /* for the store of a delayed exchange */
+            bool is_dead_letter; /* died by itself: not to a queue where it died before */
+        } publish;
+        struct subscription_request subscribe;
+        struct {
+            uint32_t consumer, messages; /* leave for so many more */
+            uint32_t bytes;              /* so many bytes of deliveries were taken off */
+        } credit;
+        struct {
+            uint64_t tag;
+            uint32_t count; /* that tag and the count - 1 following ones */
+            struct ref subscription;
+        } settle;
+        struct delivery deliver;
+        struct {
+            uint64_t messages, consumers;
+            struct ref subscription;
+            uint32_t consumer;
+        } reply;
+        uint64_t number; /* CONFIRM */
+        uint32_t consumer;
+    };
+};
+
+/* What the sessions make of mail for them. The message of a delivery is lent for the call. */
+struct client_ops {
+    void (*receive)(void *client, const struct mail *mail);
+};
+
+/* --- The shards of a broker -------------------------------------------------------------------- */
+
+struct broker {
+    struct catalogue *catalogue;
+    uint32_t shard_count;
+    struct shard **shards;
+};
+
+/* Makes the catalogue (with no vhost) and the shards. NULL: out of memory. */
+struct broker *broker_new(uint32_t shard_count);
+
+/* Deletes everything. The threads have stopped, the clients are gone. */
+void broker_free(struct broker *broker);
+
+struct shard_statistics {
+    _Atomic uint64_t published, delivered, acknowledged, redelivered, dropped, dead_lettered;
+};
+
+struct outbox;
+struct mail_batch;
+
+struct shard {
+    struct broker *broker;
+    uint32_t index;
+    int64_t now_ms;      /* monotonic */
+    int64_t wall_ms;
+    struct wheel wheel;  /* also for the sessions of this thread */
+    struct ref_table queues, subscriptions, clients;
+    struct client_ops client_ops;
+    struct list runnable;  /* queues with messages to deliver or to expire */
+    struct list graveyard; /* deleted queues, freed at the end of the turn */
+    struct list departures; /* messages on their way out of a queue: dead letters, delayed ones */
+    struct shard_statistics statistics;
+    /* Post. */
+    _Atomic(struct mail_batch *) inbox;
+    struct outbox *outboxes; /* one per shard */
+    void (*wake)(void *context);
+    void *wake_context;
+    /* Memory of messages that wait in queues here. */
+    _Atomic uint64_t queued_bytes;
+};
+
+/* Whom to wake when there is mail, and who receives what is for clients. Before the threads start. */
+void shard_set_host(struct shard *shard, struct client_ops ops, void (*wake)(void *context),
+                    void *context);
+
+void shard_set_time(struct shard *shard, int64_t monotonic_ms, int64_t wall_ms);
+
+/* Sends mail: dealt with before it returns when it is for this shard. References to messages are
+ * given away with it. */
+void shard_send(struct shard *shard, const struct mail *mail);
+
+/* Is there mail from other shards? Any thread. */
+bool shard_has_mail(const struct shard *shard);
+
+/* One turn of the core, in this order: mail from others is dealt with, due timers fire, queues
+ * deliver within their budget. Returns whether there is more to do at once. */
+bool shard_run(struct shard *shard);
+
+/* End of the turn: hands mail for other shards over and wakes them. */
+void shard_flush(struct shard *shard);
+
+/* Publishes: one reference to the message is given away. `from` gets a MAIL_CONFIRM with `number`
+ * for each target that may refuse; their number is returned: the others have it by the time that
+ * everything sent before is dealt with. */
+uint32_t shard_publish(struct shard *shard, const struct route *route, struct message *message,
+                       struct ref from, uint64_t number);
+
+#endif
