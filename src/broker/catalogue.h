@@ -126,23 +126,32 @@ uint32_t vhost_id(const struct vhost *vhost); /* never reused while the broker r
 
 /* exchange.declare (passive too). *created tells whether it is new (also when it then fails).
  * 0, or -1 with the error: 403 reserved name or default exchange, 404 passive and missing,
- * 406 inequivalent / unknown type / invalid argument. The "delay_queue" of an x-delayed-message
- * exchange is set by the caller afterwards with exchange_set_delay_queue. */
+ * 406 inequivalent / unknown type / invalid argument. An x-delayed-message exchange needs a store,
+ * which the caller gives it with exchange_set_delay_store. */
 MUST_CHECK int exchange_declare(struct catalogue *catalogue, struct vhost *vhost,
                                 const struct exchange_declaration *declaration, bool *created,
                                 struct amqp_error *error);
 
 /* exchange.delete. A missing exchange is no error. Bindings from and to it go too; auto-delete
- * exchanges that lose their last binding so go with it. *delay_queue is the store of a deleted
- * delayed exchange, for the caller to delete, or REF_NONE. */
+ * exchanges that lose their last binding so go with it. */
 MUST_CHECK int exchange_delete(struct catalogue *catalogue, struct vhost *vhost, struct slice name,
-                               bool if_unused, struct ref *delay_queue, struct amqp_error *error);
+                               bool if_unused, struct amqp_error *error);
 
-/* Whether the exchange exists and delays (type x-delayed-message), and its store. */
+/* The exchange, or NULL. */
 struct exchange *exchange_find(struct catalogue *catalogue, struct vhost *vhost, struct slice name);
-bool exchange_is_delayed(const struct exchange *exchange);
-void exchange_set_delay_queue(struct exchange *exchange, struct ref queue, uint64_t queue_id,
-                              bool durable);
+
+/* Whether it delays (type x-delayed-message) and has no store yet. */
+bool exchange_needs_delay_store(const struct exchange *exchange);
+
+/* The store is a queue whose record is in no directory (is_internal). The exchange does not own it:
+ * when the exchange goes, catalogue_next_orphan gives it to whoever asks, to delete it. */
+void exchange_set_delay_store(struct exchange *exchange, struct queue_record *record);
+
+/* The store of an exchange that has been deleted; false if there is none. Takes the mutex itself. */
+bool catalogue_next_orphan(struct catalogue *catalogue, struct ref *queue);
+
+/* Whether any exchange has such arguments: without the mutex. */
+bool catalogue_has_dead_letter_exchanges(const struct catalogue *catalogue);
 
 /* x-dead-letter-exchange and -routing-key among the exchange's own arguments; false if none. */
 bool exchange_dead_letter(const struct exchange *exchange, struct slice *dead_letter_exchange,
@@ -227,6 +236,7 @@ struct route {
     uint64_t generation;
     bool depends_on_message; /* not only on exchange and routing key: must not be cached */
     bool is_duplicate;       /* a deduplicating exchange has seen it: goes nowhere, and is routed */
+    uint32_t may_reject_count; /* targets that may refuse */
     uint32_t count, capacity;
     struct route_target *targets;
 };
@@ -239,11 +249,5 @@ void route_fini(struct route *route);
 MUST_CHECK int catalogue_route(struct catalogue *catalogue, struct vhost *vhost,
                                const struct route_request *request, int64_t now_ms,
                                struct route *route);
-
-/* --- Looking around (with the mutex held) ---------------------------------------------------------- */
-
-/* Calls visit for each vhost, exchange, binding, queue as the event that would add it. */
-void catalogue_visit(struct catalogue *catalogue, struct catalogue_observer visitor,
-                     bool durable_only);
 
 #endif

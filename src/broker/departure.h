@@ -35,6 +35,10 @@ bool departures_run(struct shard *shard, unsigned budget);
 /* Drops what is left: when the broker ends. */
 void departures_clear(struct shard *shard);
 
+/* The routing keys in the CC (or BCC) header of the message, up to `capacity` of them; how many. */
+size_t message_more_keys(struct slice headers, const char *header, struct slice *keys,
+                         size_t capacity);
+
 /* Whether a message that died by itself (not by a reject) before may enter this queue: false in a
  * circle of automatic dead-lettering. */
 bool dead_letter_may_enter(const struct message *message, struct slice queue_name);

@@ -18,6 +18,7 @@ enum message_flags {
     MESSAGE_PERSISTENT = 1 << 0,   /* delivery-mode 2 */
     MESSAGE_HAS_HEADERS = 1 << 1,  /* the properties hold a headers table */
     MESSAGE_HAS_PRIORITY = 1 << 2, /* the publisher set a priority */
+    MESSAGE_HAS_BCC = 1 << 3,      /* the headers hold a BCC, which no consumer may see */
 };
 
 /* No expiration property. */

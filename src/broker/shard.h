@@ -117,7 +117,9 @@ struct mail {
     };
 };
 
-/* What the sessions make of mail for them. The message of a delivery is lent for the call. */
+/* What the sessions make of mail for them. The message of a delivery is lent for the call. It is
+ * called from inside the queue's work: it may settle and give credit, but it must not unsubscribe,
+ * delete or publish; a session that has to end does so later in the turn. */
 struct client_ops {
     void (*receive)(void *client, const struct mail *mail);
 };
@@ -140,8 +142,13 @@ struct shard_statistics {
     _Atomic uint64_t published, delivered, acknowledged, redelivered, dropped, dead_lettered;
 };
 
-struct outbox;
 struct mail_batch;
+
+/* Mail for one other shard, gathered until the end of the turn. */
+struct outbox {
+    struct mail_batch *newest; /* linked from the newest to the oldest */
+    struct mail_batch *oldest;
+};
 
 struct shard {
     struct broker *broker;
@@ -184,10 +191,9 @@ bool shard_run(struct shard *shard);
 /* End of the turn: hands mail for other shards over and wakes them. */
 void shard_flush(struct shard *shard);
 
-/* Publishes: one reference to the message is given away. `from` gets a MAIL_CONFIRM with `number`
- * for each target that may refuse; their number is returned: the others have it by the time that
- * everything sent before is dealt with. */
-uint32_t shard_publish(struct shard *shard, const struct route *route, struct message *message,
-                       struct ref from, uint64_t number);
+/* Publishes: one reference to the message is given away. For each target that may refuse
+ * (route->may_reject_count), `from` gets a MAIL_CONFIRM with `number`: perhaps before this returns. */
+void shard_publish(struct shard *shard, const struct route *route, struct message *message,
+                   struct ref from, uint64_t number);
 
 #endif

@@ -1,0 +1,333 @@
+/* Shards: the turn of the core, and the post between shards.
+ *
+ * An inbox is a stack of batches that any shard pushes to with one compare-and-swap, and its owner
+ * takes as a whole: the one place where shards touch the same cache line. Who finds the inbox empty
+ * when it pushes wakes the owner. */
+#include "broker/shard.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "broker/departure.h"
+#include "broker/queue.h"
+
+enum {
+    BATCH_MAILS = 64,
+    TIMERS_PER_TURN = 1024,
+    DEPARTURES_PER_TURN = 4096,
+};
+
+struct mail_batch {
+    struct mail_batch *next;
+    uint32_t count;
+    struct mail mails[BATCH_MAILS];
+};
+
+/* --- Life ---------------------------------------------------------------------------------------- */
+
+static struct shard *
+shard_new(struct broker *broker, uint32_t index)
+{
+    struct shard *shard = calloc(1, sizeof(*shard));
+    if (shard == NULL)
+        return NULL;
+    shard->broker = broker;
+    shard->index = index;
+    wheel_init(&shard->wheel, 0);
+    ref_table_init(&shard->queues, index);
+    ref_table_init(&shard->subscriptions, index);
+    ref_table_init(&shard->clients, index);
+    list_init(&shard->runnable);
+    list_init(&shard->graveyard);
+    list_init(&shard->departures);
+    shard->outboxes = calloc(broker->shard_count, sizeof(*shard->outboxes));
+    if (shard->outboxes == NULL) {
+        free(shard);
+        return NULL;
+    }
+    return shard;
+}
+
+struct broker *
+broker_new(uint32_t shard_count)
+{
+    struct broker *broker = calloc(1, sizeof(*broker));
+    if (broker == NULL)
+        return NULL;
+    broker->catalogue = catalogue_new();
+    broker->shards = calloc(shard_count, sizeof(struct shard *));
+    if (broker->catalogue == NULL || broker->shards == NULL)
+        goto failed;
+    broker->shard_count = shard_count; /* the outboxes of each are as many */
+    for (uint32_t i = 0; i < shard_count; i++)
+        if ((broker->shards[i] = shard_new(broker, i)) == NULL)
+            goto failed;
+    return broker;
+failed:
+    broker_free(broker);
+    return NULL;
+}
+
+static void
+batches_free(struct mail_batch *batch)
+{
+    while (batch != NULL) {
+        struct mail_batch *next = batch->next;
+        for (uint32_t i = 0; i < batch->count; i++) {
+            const struct mail *mail = &batch->mails[i];
+            if (mail->type == MAIL_PUBLISH)
+                message_unref(mail->publish.message);
+            else if (mail->type == MAIL_DELIVER)
+                message_unref(mail->deliver.message);
+        }
+        free(batch);
+        batch = next;
+    }
+}
+
+static void
+bury(struct shard *shard)
+{
+    struct list *node;
+    while ((node = list_pop_front(&shard->graveyard)) != NULL)
+        queue_free(LIST_ENTRY(node, struct queue, run_link));
+}
+
+static void
+shard_free(struct shard *shard)
+{
+    bury(shard);
+    departures_clear(shard);
+    for (uint32_t i = 0; i < shard->queues.size; i++) {
+        struct queue *queue = shard->queues.slots[i].object;
+        if (queue == NULL)
+            continue;
+        if (queue->record->is_internal) /* the others are freed with the catalogue */
+            queue_record_free(queue->record);
+        queue_free(queue);
+    }
+    for (uint32_t i = 0; i < shard->subscriptions.size; i++)
+        free(shard->subscriptions.slots[i].object);
+    batches_free(atomic_load(&shard->inbox));
+    for (uint32_t i = 0; i < shard->broker->shard_count; i++)
+        batches_free(shard->outboxes[i].newest);
+    ref_table_fini(&shard->queues);
+    ref_table_fini(&shard->subscriptions);
+    ref_table_fini(&shard->clients);
+    free(shard->outboxes);
+    free(shard);
+}
+
+void
+broker_free(struct broker *broker)
+{
+    if (broker->shards != NULL)
+        for (uint32_t i = 0; i < broker->shard_count; i++)
+            if (broker->shards[i] != NULL)
+                shard_free(broker->shards[i]);
+    if (broker->catalogue != NULL)
+        catalogue_free(broker->catalogue);
+    free(broker->shards);
+    free(broker);
+}
+
+void
+shard_set_host(struct shard *shard, struct client_ops ops, void (*wake)(void *context),
+               void *context)
+{
+    shard->client_ops = ops;
+    shard->wake = wake;
+    shard->wake_context = context;
+}
+
+void
+shard_set_time(struct shard *shard, int64_t monotonic_ms, int64_t wall_ms)
+{
+    shard->now_ms = monotonic_ms;
+    shard->wall_ms = wall_ms;
+}
+
+/* --- Receiving -------------------------------------------------------------------------------------- */
+
+/* A delivery whose client has gone comes back to its queue. */
+static void
+bounce(struct shard *shard, const struct delivery *delivery)
+{
+    if (delivery->no_ack)
+        return;
+    struct mail mail = {
+        .type = MAIL_SETTLE,
+        .result = SETTLE_REQUEUED,
+        .to = delivery->queue,
+        .settle = {.tag = delivery->tag, .count = 1, .subscription = delivery->subscription},
+    };
+    shard_send(shard, &mail);
+}
+
+static void
+dispatch(struct shard *shard, const struct mail *mail)
+{
+    if (mail->type < MAIL_DELIVER) {
+        queue_receive(shard, mail);
+        return;
+    }
+    void *client = ref_table_find(&shard->clients, mail->to);
+    if (client != NULL)
+        shard->client_ops.receive(client, mail);
+    else if (mail->type == MAIL_DELIVER)
+        bounce(shard, &mail->deliver);
+}
+
+bool
+shard_has_mail(const struct shard *shard)
+{
+    return atomic_load_explicit(&shard->inbox, memory_order_acquire) != NULL;
+}
+
+/* Takes everything out of the inbox, oldest first. */
+static struct mail_batch *
+take_mail(struct shard *shard)
+{
+    struct mail_batch *stack =
+        atomic_exchange_explicit(&shard->inbox, NULL, memory_order_acquire);
+    struct mail_batch *oldest = NULL;
+    while (stack != NULL) {
+        struct mail_batch *next = stack->next;
+        stack->next = oldest;
+        oldest = stack;
+        stack = next;
+    }
+    return oldest;
+}
+
+static void
+receive_mail(struct shard *shard)
+{
+    struct mail_batch *batch = take_mail(shard);
+    while (batch != NULL) {
+        struct mail_batch *next = batch->next;
+        for (uint32_t i = 0; i < batch->count; i++) {
+            const struct mail *mail = &batch->mails[i];
+            dispatch(shard, mail);
+            if (mail->type == MAIL_DELIVER)
+                message_unref(mail->deliver.message);
+        }
+        free(batch);
+        batch = next;
+    }
+}
+
+/* --- Sending ------------------------------------------------------------------------------------------ */
+
+static struct mail_batch *
+new_batch(struct outbox *outbox)
+{
+    struct mail_batch *batch = malloc(sizeof(*batch));
+    if (batch == NULL) {
+        /* Mail cannot be lost: queues and sessions would disagree for ever about who has what. */
+        log_error("out of memory for the post between threads; ending");
+        abort();
+    }
+    batch->count = 0;
+    batch->next = outbox->newest;
+    outbox->newest = batch;
+    if (outbox->oldest == NULL)
+        outbox->oldest = batch;
+    return batch;
+}
+
+void
+shard_send(struct shard *shard, const struct mail *mail)
+{
+    if (mail->to.shard == shard->index) {
+        dispatch(shard, mail);
+        return;
+    }
+    struct outbox *outbox = &shard->outboxes[mail->to.shard];
+    struct mail_batch *batch = outbox->newest;
+    if (batch == NULL || batch->count == BATCH_MAILS)
+        batch = new_batch(outbox);
+    batch->mails[batch->count++] = *mail;
+}
+
+void
+shard_flush(struct shard *shard)
+{
+    for (uint32_t i = 0; i < shard->broker->shard_count; i++) {
+        struct outbox *outbox = &shard->outboxes[i];
+        if (outbox->newest == NULL)
+            continue;
+        struct shard *other = shard->broker->shards[i];
+        struct mail_batch *top = atomic_load_explicit(&other->inbox, memory_order_relaxed);
+        do {
+            outbox->oldest->next = top;
+        } while (!atomic_compare_exchange_weak_explicit(&other->inbox, &top, outbox->newest,
+                                                        memory_order_release,
+                                                        memory_order_relaxed));
+        *outbox = (struct outbox){0};
+        if (top == NULL)
+            other->wake(other->wake_context);
+    }
+}
+
+void
+shard_publish(struct shard *shard, const struct route *route, struct message *message,
+              struct ref from, uint64_t number)
+{
+    if (route->count == 0) {
+        message_unref(message);
+        return;
+    }
+    message_ref_many(message, route->count - 1);
+    struct mail mail = {
+        .type = MAIL_PUBLISH,
+        .from = from,
+        .publish = {.message = message, .number = number},
+    };
+    for (uint32_t i = 0; i < route->count; i++) {
+        mail.to = route->targets[i].queue;
+        mail.flag = route->targets[i].may_reject;
+        mail.publish.delay_ms = route->targets[i].delay_ms;
+        shard_send(shard, &mail);
+    }
+}
+
+/* --- The turn ------------------------------------------------------------------------------------------- */
+
+static void
+delete_orphans(struct shard *shard)
+{
+    struct mail mail = {.type = MAIL_DELETE};
+    while (catalogue_next_orphan(shard->broker->catalogue, &mail.to))
+        shard_send(shard, &mail);
+}
+
+/* Lets every queue that has work do some; those that are not done stay in line, behind the others. */
+static bool
+run_queues(struct shard *shard)
+{
+    struct list round;
+    list_init(&round);
+    list_splice(&round, &shard->runnable);
+    struct list *node;
+    while ((node = list_pop_front(&round)) != NULL) {
+        struct queue *queue = LIST_ENTRY(node, struct queue, run_link);
+        if (queue_run(queue) && !list_is_linked(&queue->run_link))
+            list_push_back(&shard->runnable, &queue->run_link);
+    }
+    return !list_is_empty(&shard->runnable);
+}
+
+bool
+shard_run(struct shard *shard)
+{
+    receive_mail(shard);
+    bool has_more =
+        wheel_advance(&shard->wheel, shard->now_ms, TIMERS_PER_TURN) == TIMERS_PER_TURN;
+    has_more |= run_queues(shard);
+    has_more |= departures_run(shard, DEPARTURES_PER_TURN);
+    delete_orphans(shard);
+    bury(shard);
+    return has_more || !list_is_empty(&shard->runnable);
+}
