@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "broker/exchange.h"
+#include "broker/reply_to.h"
 
 enum { RECORD_MAGIC = 0x5152 };
 
@@ -37,6 +38,7 @@ catalogue_new(void)
         return NULL;
     pthread_mutex_init(&catalogue->mutex, NULL);
     map_init(&catalogue->vhosts, name_of_vhost);
+    map_init(&catalogue->reply_addresses, reply_to_name_of_entry);
     atomic_init(&catalogue->generation, 1);
     atomic_init(&catalogue->next_queue_id, 1);
     random_init(&catalogue->random);
@@ -69,6 +71,11 @@ catalogue_free(struct catalogue *catalogue)
         vhost_unref(value);
     }
     map_fini(&catalogue->vhosts);
+    for (size_t cursor = 0; (value = map_next(&catalogue->reply_addresses, &cursor)) != NULL;) {
+        map_remove(&catalogue->reply_addresses, reply_to_name_of_entry(value));
+        free(value);
+    }
+    map_fini(&catalogue->reply_addresses);
     free(catalogue->worklist);
     free(catalogue->states[0]);
     free(catalogue->states[1]);

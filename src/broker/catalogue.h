@@ -140,6 +140,8 @@ MUST_CHECK int exchange_delete(struct catalogue *catalogue, struct vhost *vhost,
 /* The exchange, or NULL. */
 struct exchange *exchange_find(struct catalogue *catalogue, struct vhost *vhost, struct slice name);
 
+bool exchange_is_internal(const struct exchange *exchange);
+
 /* Whether it delays (type x-delayed-message) and has no store yet. */
 bool exchange_needs_delay_store(const struct exchange *exchange);
 

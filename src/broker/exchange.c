@@ -409,6 +409,12 @@ exchange_remove(struct catalogue *catalogue, struct exchange *exchange)
 /* --- Delayed exchanges, dead letters ------------------------------------------------------------------- */
 
 bool
+exchange_is_internal(const struct exchange *exchange)
+{
+    return exchange->internal;
+}
+
+bool
 exchange_needs_delay_store(const struct exchange *exchange)
 {
     return exchange->is_delayed && exchange->delay_store == NULL;

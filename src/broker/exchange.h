@@ -14,6 +14,7 @@ struct catalogue {
     pthread_mutex_t mutex;
     _Atomic uint64_t generation;
     struct map vhosts;
+    struct map reply_addresses; /* reply_to.c */
     uint32_t next_vhost_id;
     _Atomic uint64_t next_queue_id;
     uint64_t mark; /* number of the routing that is under way */

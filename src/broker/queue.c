@@ -511,6 +511,11 @@ unsubscribe(struct subscription *subscription, const struct mail *mail)
 static void
 give_credit(struct subscription *subscription, const struct mail *mail)
 {
+    if (mail->flag != CREDIT_PLAIN && !subscription->no_ack) {
+        subscription->is_metered = mail->flag == CREDIT_METERED;
+        subscription->leave = 0;
+        subscription->has_asked = false;
+    }
     subscription->window += mail->credit.bytes;
     subscription->leave += mail->credit.messages;
     if (mail->credit.messages > 0)
@@ -535,6 +540,8 @@ hand_out(struct queue *queue, struct mail *mail, uint64_t tag, struct lane *lane
     mail->deliver.message = message;
     mail->deliver.tag = tag;
     mail->deliver.queue = queue->ref;
+    mail->deliver.delivery_count =
+        queue->record->options.delivery_limit >= 0 ? entry->delivery_count : 0;
     mail->deliver.is_redelivered = (entry->flags & ENTRY_REDELIVERED) != 0;
     bool is_remote = mail->to.shard != shard->index;
     if (mail->deliver.no_ack) {
@@ -829,6 +836,14 @@ queue_delete(struct queue *queue)
     }
     ref_table_remove(&shard->queues, queue->ref);
     list_push_back(&shard->graveyard, &queue->run_link);
+}
+
+void
+queue_discard(struct queue *queue)
+{
+    wheel_cancel(&queue->shard->wheel, &queue->unused_timer);
+    ref_table_remove(&queue->shard->queues, queue->ref);
+    queue_free(queue);
 }
 
 void

@@ -83,6 +83,9 @@ bool queue_run(struct queue *queue);
  * turn. */
 void queue_delete(struct queue *queue);
 
+/* Undoes queue_new, for a queue that nobody knows yet; the record is the caller's again. */
+void queue_discard(struct queue *queue);
+
 /* Frees a queue: at the end of the turn, and when the broker ends. */
 void queue_free(struct queue *queue);
 

@@ -165,6 +165,14 @@ bounce(struct shard *shard, const struct delivery *delivery)
     shard_send(shard, &mail);
 }
 
+/* A subscription whose client went while it was being made. */
+static void
+withdraw(struct shard *shard, struct ref subscription)
+{
+    struct mail mail = {.type = MAIL_UNSUBSCRIBE, .to = subscription};
+    shard_send(shard, &mail);
+}
+
 static void
 dispatch(struct shard *shard, const struct mail *mail)
 {
@@ -177,6 +185,8 @@ dispatch(struct shard *shard, const struct mail *mail)
         shard->client_ops.receive(client, mail);
     else if (mail->type == MAIL_DELIVER)
         bounce(shard, &mail->deliver);
+    else if (mail->type == MAIL_REPLY && mail->flag == MAIL_SUBSCRIBE && mail->result == QUEUE_OK)
+        withdraw(shard, mail->reply.subscription);
 }
 
 bool

@@ -63,6 +63,13 @@ enum queue_result {
     QUEUE_NO_MEMORY,
 };
 
+/* What MAIL_CREDIT does besides giving credit. */
+enum credit_flag {
+    CREDIT_PLAIN,
+    CREDIT_METERED, /* the subscription is metered from now on, and has no leave */
+    CREDIT_FREE,    /* it no longer is */
+};
+
 struct subscription_request {
     uint32_t consumer; /* the client's own number for it, in every delivery */
     uint32_t prefetch; /* 0: unlimited */
@@ -72,10 +79,11 @@ struct subscription_request {
 };
 
 struct delivery {
-    struct message *message;
+    struct message *message; /* lent to the receiver for the call */
     uint64_t tag;      /* what settles it at the queue */
     uint64_t left;     /* to basic.get: messages still ready */
     uint32_t consumer; /* the subscription's; for basic.get UINT32_MAX */
+    uint16_t delivery_count; /* how often it was given back, where the queue limits that */
     bool no_ack, is_redelivered;
     struct ref queue;
     struct ref subscription; /* to be given back with the settlement */
@@ -86,7 +94,7 @@ enum { GET_CONSUMER = UINT32_MAX };
 struct mail {
     uint8_t type;
     uint8_t flag;       /* PUBLISH: answer wanted; DELETE: if-unused 1, if-empty 2; CONFIRM: accepted;
-                           GET: no-ack; REPLY: the mail type that it answers */
+                           GET: no-ack; CREDIT: enum credit_flag; REPLY: the mail type that it answers */
     uint8_t result;     /* REPLY: enum queue_result; SETTLE: enum settle_outcome */
     struct ref to, from;
     union {

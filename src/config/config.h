@@ -1,0 +1,124 @@
+/* The configuration: one YAML file, read into one typed struct before anything else starts.
+ *
+ *     struct settings settings;
+ *     struct config_errors errors;
+ *
+ *     settings_init(&settings);
+ *     if (config_load(&settings, path, &errors) != 0)
+ *         config_errors_print(&errors, stderr);
+ *
+ * The keys, their types, defaults and ranges are one table, settings.def; man/whippet.yaml.5 is the
+ * documentation for operators. A file is taken whole or not at all, and everything that is wrong
+ * with it is told at once, each with its place. */
+#ifndef CONFIG_CONFIG_H
+#define CONFIG_CONFIG_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/compiler.h"
+#include "base/log.h"
+
+enum {
+    CONFIG_PATH_MAX = 4096,         /* a path with its 0, as PATH_MAX of Linux */
+    CONFIG_LISTEN_MAX = 16,         /* listening addresses */
+    CONFIG_HOST_MAX = 256,          /* a host name (253, RFC 1035) or an address, with its 0 */
+    CONFIG_ADDRESS_TEXT_MAX = 272,  /* "[host]:65535" with its 0 */
+    CONFIG_FILE_MAX = 1024 * 1024,  /* bytes of a file: far beyond any that people write */
+    CONFIG_DEPTH_MAX = 16,          /* nested mappings and lists; the keys need two */
+    CONFIG_ERRORS_MAX = 100,        /* that are kept; the others are counted */
+    CONFIG_ERROR_TEXT_MAX = 384,    /* one message with its 0; a longer one is cut */
+};
+
+/* Where to listen: a host as the resolver takes it ("127.0.0.1", "::1", "fe80::1%eth0",
+ * "localhost"), or "*" for all addresses of the machine. Port 0 lets the kernel choose. */
+struct config_address {
+    char host[CONFIG_HOST_MAX];
+    uint16_t port;
+};
+
+struct config_addresses {
+    struct config_address items[CONFIG_LISTEN_MAX];
+    size_t count;
+};
+
+/* Plain values: may be copied by assignment. */
+struct settings {
+    char data_dir[CONFIG_PATH_MAX];
+    struct config_addresses listen;
+    uint32_t threads;     /* 0: one for each CPU */
+    uint16_t heartbeat_s; /* 0: none */
+    struct {
+        enum log_level level;
+        enum log_format format;
+    } log;
+    struct {
+        uint32_t frame_max; /* bytes */
+        uint16_t channel_max;
+        uint64_t message_size; /* bytes */
+        uint32_t handshake_timeout_ms;
+    } limits;
+};
+
+/* What is wrong at one place of the file. */
+struct config_error {
+    size_t line;   /* from 1; 0 when it is about the file as a whole */
+    size_t column; /* from 1, in characters */
+    char text[CONFIG_ERROR_TEXT_MAX];
+};
+
+/* In the order of the file. */
+struct config_errors {
+    char path[CONFIG_PATH_MAX];
+    struct config_error items[CONFIG_ERRORS_MAX];
+    size_t count; /* items in use */
+    size_t total; /* found; more than count when not all were kept */
+};
+
+/* The defaults. */
+void settings_init(struct settings *settings);
+
+/* Ends their use. They own nothing outside the struct, which is zeroed so that a later use shows. */
+void settings_fini(struct settings *settings);
+
+/* Reads the file over the settings: what it does not name keeps its value. The file may be a pipe.
+ * Initialises *errors. -1: *settings is as before and *errors says why, at least one error; 0: there
+ * is none. Blocks; for the start of the program. */
+MUST_CHECK int config_load(struct settings *settings, const char *path,
+                           struct config_errors *errors);
+
+/* The same from memory; the path only names it in messages. */
+MUST_CHECK int config_load_text(struct settings *settings, const char *path, const char *text,
+                                size_t size, struct config_errors *errors);
+
+/* "path:line:column: message", or "path: message" of the file as a whole, without newline. Returns
+ * the length that was needed, as snprintf. index is less than count. */
+int config_error_format(const struct config_errors *errors, size_t index, char *out, size_t size);
+
+/* All of them, one per line, and how many more there are. */
+void config_errors_print(const struct config_errors *errors, FILE *out);
+
+enum config_address_error {
+    CONFIG_ADDRESS_NO_PORT = -1,
+    CONFIG_ADDRESS_BAD_PORT = -2,
+    CONFIG_ADDRESS_NO_HOST = -3,
+    CONFIG_ADDRESS_BAD_IP4 = -4,
+    CONFIG_ADDRESS_BAD_IP6 = -5,
+    CONFIG_ADDRESS_NO_BRACKETS = -6,
+    CONFIG_ADDRESS_BAD_NAME = -7,
+    CONFIG_ADDRESS_TOO_LONG = -8,
+};
+
+/* "ADDRESS:PORT" with an IPv4 address, an IPv6 address in brackets (with "%zone" if it needs one), a
+ * host name or "*". Looks nothing up. An enum config_address_error in error, and *out is as before. */
+MUST_CHECK int config_parse_address(const char *text, struct config_address *out);
+
+/* Why it was refused: a static text such as "the port is not a number from 0 to 65535". */
+const char *config_address_error_text(int error);
+
+/* "127.0.0.1:5672", "[::1]:5672", "*:5672": what config_parse_address takes. Returns out. */
+const char *config_address_text(const struct config_address *address,
+                                char out[CONFIG_ADDRESS_TEXT_MAX]);
+
+#endif

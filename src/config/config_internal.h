@@ -1,0 +1,108 @@
+/* What the files of the configuration share: the table of settings, values as scalars of YAML, and
+ * the list of errors. */
+#ifndef CONFIG_CONFIG_INTERNAL_H
+#define CONFIG_CONFIG_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "amqp/slice.h"
+#include "base/compiler.h"
+#include "config/config.h"
+
+enum {
+    SETTING_PATH_MAX = 64,     /* the longest path of a setting with its 0 */
+    CONFIG_QUOTE_MAX = 96,     /* a piece of the file in a message: quoted, escaped, cut, with its 0 */
+    CONFIG_EXPECTED_MAX = 192, /* what a setting takes, with its 0 */
+};
+
+/* How a value is written, and what its field is. */
+enum setting_type {
+    SETTING_INTEGER,    /* decimal digits, not in quotes: uint16_t, uint32_t, uint64_t */
+    SETTING_SIZE,       /* "4096", "128KiB", "16MB": the same, bytes */
+    SETTING_DURATION,   /* "500ms", "10s", "5m", "1h", "0": the same, milliseconds */
+    SETTING_SECONDS,    /* a duration without a fraction of a second: the same, seconds */
+    SETTING_BOOL,       /* true or false, not in quotes: bool */
+    SETTING_TEXT,       /* a string: char[] with its 0 */
+    SETTING_LOG_LEVEL,  /* a name: enum log_level */
+    SETTING_LOG_FORMAT, /* a name: enum log_format */
+    SETTING_ADDRESSES,  /* a list of ADDRESS:PORT, or one: struct config_addresses */
+};
+
+/* A line of settings.def. */
+struct setting {
+    const char *path;
+    enum setting_type type;
+    size_t offset; /* of the field in struct settings */
+    size_t size;   /* of the field */
+    const char *default_text;
+    uint64_t minimum;
+    uint64_t maximum;
+    const char *summary;
+};
+
+#define SETTING(...) +1
+enum {
+    SETTING_COUNT = 0
+#include "config/settings.def"
+};
+#undef SETTING
+
+extern const struct setting setting_table[SETTING_COUNT];
+
+/* A key of the file: the path of its section with a '.' at its end ("log.", "" at the top). */
+struct setting_key {
+    struct slice section;
+    struct slice name;
+};
+
+/* The setting of this key; NULL when there is none. */
+const struct setting *setting_find(struct setting_key key);
+
+/* The first setting in the section that this key is, which stands for the section; NULL when the key
+ * is no section. */
+const struct setting *setting_find_section(struct setting_key key);
+
+/* The names of keys in a section, one after the other, each once: the one after `previous`, or the
+ * first for an empty slice. Empty after the last. */
+struct slice setting_next_name(struct slice section, struct slice previous);
+
+/* What one may have meant by an unknown key: writes the path of a key or section of a similar name,
+ * or of one with that name elsewhere. false when nothing is near. */
+MUST_CHECK bool setting_suggest(struct setting_key key, char out[SETTING_PATH_MAX]);
+
+/* A scalar of the file. Only a plain one, without quotes, can be a number, a boolean or nothing. */
+struct config_scalar {
+    struct slice text; /* valid UTF-8, may hold 0 bytes */
+    bool is_plain;
+};
+
+/* Nothing: an empty value, "~" or "null". */
+bool config_scalar_is_null(struct config_scalar scalar);
+
+/* Reads a value of this type and puts it in its field; not for SETTING_ADDRESSES. false, and the
+ * settings as before, when it is none or out of range. */
+MUST_CHECK bool setting_store(const struct setting *setting, struct config_scalar scalar,
+                              struct settings *settings);
+
+/* Reads one address and adds it to the list. NULL, or why it cannot be added; the list is as before
+ * then. */
+MUST_CHECK const char *setting_store_address(struct slice text, struct config_addresses *list);
+
+/* "an integer from 0 to 64". Returns out. */
+const char *setting_expected(const struct setting *setting, char out[CONFIG_EXPECTED_MAX]);
+
+/* A scalar for messages: 65, "65" in quotes, nothing. Returns out. */
+const char *config_scalar_describe(struct config_scalar scalar, char out[CONFIG_QUOTE_MAX]);
+
+/* Text of the file for messages: what does not print is escaped, and a long one is cut, so that a
+ * message is one line of readable UTF-8. Returns out. */
+const char *config_escape(struct slice text, char out[CONFIG_QUOTE_MAX]);
+
+/* Adds an error; line and column from 1, or both 0 for the file as a whole. */
+PRINTF_LIKE(4, 5)
+void config_errors_add(struct config_errors *errors, size_t line, size_t column, const char *format,
+                       ...);
+
+#endif

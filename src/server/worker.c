@@ -1,0 +1,239 @@
+/* Workers: see the header. */
+#include "server/worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "session/channel.h"
+
+/* --- Handing connections over ----------------------------------------------------------------------- */
+
+static void
+hand_over(struct worker *worker, int fd, const struct address *peer)
+{
+    struct handover *handover = malloc(sizeof(*handover));
+    if (handover == NULL) {
+        close(fd);
+        return;
+    }
+    handover->fd = fd;
+    handover->peer = *peer;
+    handover->next = atomic_load_explicit(&worker->handovers, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&worker->handovers, &handover->next, handover,
+                                                  memory_order_release, memory_order_relaxed))
+        continue;
+    loop_wake(&worker->loop);
+}
+
+static void
+take_handovers(struct worker *worker)
+{
+    if (atomic_load_explicit(&worker->handovers, memory_order_relaxed) == NULL)
+        return;
+    struct handover *handover =
+        atomic_exchange_explicit(&worker->handovers, NULL, memory_order_acquire);
+    while (handover != NULL) {
+        struct handover *next = handover->next;
+        if (worker->is_stopping)
+            close(handover->fd);
+        else
+            session_accept(&worker->host, handover->fd, &handover->peer);
+        free(handover);
+        handover = next;
+    }
+}
+
+static void
+on_accept(struct listener *listener, int fd, const struct address *peer)
+{
+    struct server *server = listener->context;
+    struct worker *fewest = &server->workers[0];
+    for (uint32_t i = 1; i < server->worker_count; i++) {
+        struct worker *worker = &server->workers[i];
+        if (atomic_load_explicit(&worker->host.connection_count, memory_order_relaxed)
+            < atomic_load_explicit(&fewest->host.connection_count, memory_order_relaxed))
+            fewest = worker;
+    }
+    if (fewest == &server->workers[0])
+        session_accept(&fewest->host, fd, peer);
+    else
+        hand_over(fewest, fd, peer);
+}
+
+/* --- The turn ------------------------------------------------------------------------------------------ */
+
+static bool
+has_mail(void *context)
+{
+    struct worker *worker = context;
+    return shard_has_mail(worker->shard)
+           || atomic_load_explicit(&worker->handovers, memory_order_acquire) != NULL
+           || (!worker->is_stopping
+               && atomic_load_explicit(&worker->server->is_stopping, memory_order_acquire));
+}
+
+static void
+wake(void *context)
+{
+    struct worker *worker = context;
+    loop_wake(&worker->loop);
+}
+
+static int
+sleep_ms(const struct worker *worker, bool has_more)
+{
+    if (has_more)
+        return 0;
+    int64_t due_ms = wheel_next_due(&worker->shard->wheel);
+    if (worker->is_stopping && worker->stop_by_ms < due_ms)
+        due_ms = worker->stop_by_ms;
+    if (due_ms == INT64_MAX)
+        return -1;
+    int64_t left_ms = due_ms - clock_monotonic_ms();
+    return left_ms <= 0 ? 0 : left_ms > 60 * 60 * 1000 ? 60 * 60 * 1000 : (int)left_ms;
+}
+
+static void
+begin_stop(struct worker *worker)
+{
+    struct server *server = worker->server;
+    worker->is_stopping = true;
+    worker->stop_by_ms = worker->shard->now_ms + STOP_TIMEOUT_MS;
+    if (worker == &server->workers[0])
+        for (uint32_t i = 0; i < server->listener_count; i++)
+            listener_close(&server->listeners[i]);
+    session_host_shutdown(&worker->host);
+}
+
+static bool
+is_finished(const struct worker *worker)
+{
+    return worker->is_stopping
+           && (atomic_load_explicit(&worker->host.connection_count, memory_order_relaxed) == 0
+               || worker->shard->now_ms >= worker->stop_by_ms);
+}
+
+static void
+run(struct worker *worker)
+{
+    for (;;) {
+        shard_set_time(worker->shard, clock_monotonic_ms(), clock_wall_ms());
+        if (!worker->is_stopping
+            && atomic_load_explicit(&worker->server->is_stopping, memory_order_acquire))
+            begin_stop(worker);
+        take_handovers(worker);
+        bool has_more = shard_run(worker->shard);
+        has_more |= session_host_flush(&worker->host);
+        shard_flush(worker->shard);
+        if (is_finished(worker))
+            return;
+        int status = loop_wait(&worker->loop, sleep_ms(worker, has_more));
+        if (status < 0 && status != -EINTR) {
+            log_error("waiting for sockets failed", LOG_ERRNO("reason", status));
+            abort();
+        }
+    }
+}
+
+static void *
+run_thread(void *context)
+{
+    run(context);
+    return NULL;
+}
+
+/* --- The server ---------------------------------------------------------------------------------------- */
+
+int
+server_init(struct server *server, uint32_t threads, const struct session_limits *limits,
+            session_authenticate *authenticate, void *authenticate_context)
+{
+    *server = (struct server){0};
+    server->broker = broker_new(threads);
+    server->workers = calloc(threads, sizeof(*server->workers));
+    if (server->broker == NULL || server->workers == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < threads; i++) {
+        struct worker *worker = &server->workers[i];
+        worker->server = server;
+        worker->shard = server->broker->shards[i];
+        int status = loop_init(&worker->loop, has_mail, worker);
+        if (status != 0)
+            return status;
+        server->worker_count++;
+        if (session_host_init(&worker->host, worker->shard, &worker->loop, limits, authenticate,
+                              authenticate_context)
+            != 0)
+            return -ENOMEM;
+        worker->has_host = true;
+        shard_set_time(worker->shard, clock_monotonic_ms(), clock_wall_ms());
+        shard_set_host(worker->shard, (struct client_ops){.receive = channel_receive}, wake,
+                       worker);
+    }
+    return 0;
+}
+
+int
+server_listen(struct server *server, const char *address, char error[ADDRESS_ERROR_MAX])
+{
+    struct listener *listener = &server->listeners[server->listener_count];
+    if (listener_open(listener, address, on_accept, error) != 0)
+        return -1;
+    listener->context = server;
+    server->listener_count++;
+    return 0;
+}
+
+int
+server_run(struct server *server)
+{
+    int status = 0;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the first thread's */
+    for (uint32_t i = 1; i < server->worker_count && status == 0; i++) {
+        status = -pthread_create(&server->workers[i].thread, NULL, run_thread,
+                                 &server->workers[i]);
+        server->workers[i].is_started = status == 0;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    for (uint32_t i = 0; i < server->listener_count && status == 0; i++)
+        status = listener_start(&server->listeners[i], &server->workers[0].loop,
+                                &server->workers[0].shard->wheel);
+    if (status == 0)
+        run(&server->workers[0]);
+    else
+        server_stop(server);
+    for (uint32_t i = 1; i < server->worker_count; i++)
+        if (server->workers[i].is_started)
+            pthread_join(server->workers[i].thread, NULL);
+    return status;
+}
+
+void
+server_stop(struct server *server)
+{
+    atomic_store_explicit(&server->is_stopping, true, memory_order_release);
+    for (uint32_t i = 0; i < server->worker_count; i++)
+        loop_wake(&server->workers[i].loop);
+}
+
+void
+server_fini(struct server *server)
+{
+    for (uint32_t i = 0; i < server->listener_count; i++)
+        listener_close(&server->listeners[i]);
+    for (uint32_t i = 0; i < server->worker_count; i++)
+        if (server->workers[i].has_host)
+            session_host_fini(&server->workers[i].host);
+    if (server->broker != NULL)
+        broker_free(server->broker);
+    for (uint32_t i = 0; i < server->worker_count; i++)
+        loop_fini(&server->workers[i].loop);
+    free(server->workers);
+}

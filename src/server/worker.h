@@ -1,0 +1,70 @@
+/* Workers: the threads of the broker, one per shard, each with its loop and its connections.
+ *
+ * A worker's turn: mail from other shards and due timers, deliveries, output, mail to other shards,
+ * then sleep until a socket, a timer or another thread has something. The first worker's thread is
+ * the one that also accepts connections; it hands each to the worker that has the fewest. */
+#ifndef SERVER_WORKER_H
+#define SERVER_WORKER_H
+
+#include <pthread.h>
+
+#include "net/listener.h"
+#include "session/session.h"
+
+enum {
+    WORKER_LISTENERS_MAX = 16,
+    /* How long clients have to close their connections when the broker stops. */
+    STOP_TIMEOUT_MS = 5000,
+};
+
+/* A connection on its way to its worker. */
+struct handover {
+    struct handover *next;
+    int fd;
+    struct address peer;
+};
+
+struct server;
+
+struct worker {
+    struct server *server;
+    pthread_t thread;
+    struct loop loop;
+    struct shard *shard;
+    struct session_host host;
+    _Atomic(struct handover *) handovers;
+    bool is_started, has_host;
+    bool is_stopping;
+    int64_t stop_by_ms;
+};
+
+struct server {
+    struct broker *broker;
+    struct worker *workers;
+    uint32_t worker_count;
+    struct listener listeners[WORKER_LISTENERS_MAX];
+    uint32_t listener_count;
+    atomic_bool is_stopping;
+};
+
+/* Makes the shards, loops and hosts. -errno. */
+MUST_CHECK int server_init(struct server *server, uint32_t threads,
+                           const struct session_limits *limits, session_authenticate *authenticate,
+                           void *authenticate_context);
+
+/* Opens a listening address; -1 with a text for people. Nothing is accepted until server_run. */
+MUST_CHECK int server_listen(struct server *server, const char *address,
+                             char error[ADDRESS_ERROR_MAX]);
+
+/* Starts the other workers and is the first one itself, until server_stop. -errno when a thread
+ * cannot be started. */
+MUST_CHECK int server_run(struct server *server);
+
+/* Orderly end: listeners close, clients are told, server_run returns when they have gone or after
+ * STOP_TIMEOUT_MS. Safe in a signal handler. */
+void server_stop(struct server *server);
+
+/* Frees everything; after server_run, or when it was never called. */
+void server_fini(struct server *server);
+
+#endif

@@ -1,0 +1,378 @@
+/* Channels: opening, closing, and which function deals with which method. */
+#include "session/channel.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+int
+channel_error(struct amqp_error *error, uint16_t code, const char *format, ...)
+{
+    char text[sizeof(error->text)];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    amqp_error_set(error, code, "%s", text);
+    return -1;
+}
+
+/* --- Life ------------------------------------------------------------------------------------------- */
+
+static bool
+make_room(struct connection *connection, uint16_t number)
+{
+    if (number < connection->channel_capacity)
+        return true;
+    uint32_t capacity = connection->channel_capacity == 0 ? 4 : connection->channel_capacity;
+    while (capacity <= number)
+        capacity *= 2;
+    struct channel **channels = realloc(connection->channels, capacity * sizeof(struct channel *));
+    if (channels == NULL)
+        return false;
+    memset(channels + connection->channel_capacity, 0,
+           (capacity - connection->channel_capacity) * sizeof(struct channel *));
+    connection->channels = channels;
+    connection->channel_capacity = capacity;
+    return true;
+}
+
+struct channel *
+channel_new(struct connection *connection, uint16_t number)
+{
+    struct channel *channel = make_room(connection, number) ? calloc(1, sizeof(*channel)) : NULL;
+    if (channel == NULL)
+        return NULL;
+    channel->ref = ref_table_add(&connection->host->shard->clients, channel);
+    if (ref_is_none(channel->ref)) {
+        free(channel);
+        return NULL;
+    }
+    channel->connection = connection;
+    channel->number = number;
+    list_init(&channel->confirm_link);
+    list_init(&channel->publish_link);
+    list_init(&channel->wanting);
+    unacked_init(&channel->unacked);
+    connection->channels[number] = channel;
+    connection->channel_count++;
+    return channel;
+}
+
+/* What the channel holds of the core goes back: consumers, unsettled messages, what is half
+ * published. */
+static void
+channel_release(struct channel *channel)
+{
+    struct connection *connection = channel->connection;
+    struct shard *shard = connection->host->shard;
+    if (ref_is_none(channel->ref))
+        return;
+    reply_to_end(channel);
+    consumers_free(channel);
+    transaction_free(channel);
+    /* From here on deliveries that are on their way return to their queues by themselves. */
+    ref_table_remove(&shard->clients, channel->ref);
+    channel->ref = REF_NONE;
+    for (uint64_t tag = channel->unacked.base; tag < channel->unacked.next; tag++) {
+        struct unacked_entry *entry = unacked_at(&channel->unacked, tag);
+        if (entry->state != UNACKED_HOLE)
+            channel_settle(channel, entry, SETTLE_REQUEUED);
+    }
+    unacked_fini(&channel->unacked);
+    unacked_init(&channel->unacked);
+    publish_drop(channel);
+    confirms_fini(&channel->confirms);
+    list_remove(&channel->confirm_link);
+    free((char *)channel->pending.queue_name.data);
+    channel->pending = (struct pending){0};
+    free((char *)channel->last_queue.data);
+    channel->last_queue = (struct slice){0};
+    free(channel->consumers);
+    channel->consumers = NULL;
+}
+
+void
+channel_free(struct channel *channel)
+{
+    struct connection *connection = channel->connection;
+    channel_release(channel);
+    connection->channels[channel->number] = NULL;
+    connection->channel_count--;
+    free(channel);
+}
+
+void
+channel_fail(struct channel *channel, const struct amqp_error *error)
+{
+    struct connection *connection = channel->connection;
+    if (channel->is_closing)
+        return;
+    log_warn("closing channel", LOG_STR("peer", connection->peer),
+             LOG_STR("user", connection->user), LOG_UINT("channel", channel->number),
+             LOG_STR("reason", error->text));
+    channel_flush_confirms(channel);
+    channel_release(channel);
+    channel->is_closing = true;
+    connection->is_waiting = false;
+    CONNECTION_SEND(connection, channel->number, channel_close, 512,
+                    {.reply_code = error->code,
+                     .reply_text = slice_from(error->text),
+                     .class_id = error->class_id,
+                     .method_id = error->method_id});
+}
+
+/* --- Methods ------------------------------------------------------------------------------------------ */
+
+static int
+channel_open_again(struct channel *channel, const union amqp_method *method,
+                   struct amqp_error *error)
+{
+    (void)channel;
+    (void)method;
+    return channel_error(error, AMQP_REPLY_CHANNEL_ERROR, "second 'channel.open' seen");
+}
+
+static int
+channel_flow_method(struct channel *channel, const union amqp_method *method,
+                    struct amqp_error *error)
+{
+    if (!method->channel_flow.active)
+        return channel_error(error, AMQP_REPLY_NOT_IMPLEMENTED, "active=false");
+    CONNECTION_SEND(channel->connection, channel->number, channel_flow_ok, 32, {.active = true});
+    return 0;
+}
+
+static int
+ignore_method(struct channel *channel, const union amqp_method *method, struct amqp_error *error)
+{
+    (void)channel;
+    (void)method;
+    (void)error;
+    return 0;
+}
+
+static int
+channel_close_method(struct channel *channel, const union amqp_method *method,
+                     struct amqp_error *error)
+{
+    (void)method;
+    (void)error;
+    struct connection *connection = channel->connection;
+    uint16_t number = channel->number;
+    channel_free(channel);
+    CONNECTION_SEND(connection, number, channel_close_ok, 16, {.no_fields = 0});
+    return 0;
+}
+
+static int
+access_request_method(struct channel *channel, const union amqp_method *method,
+                      struct amqp_error *error)
+{
+    (void)method;
+    (void)error;
+    CONNECTION_SEND(channel->connection, channel->number, access_request_ok, 32, {.ticket = 1});
+    return 0;
+}
+
+static int
+basic_publish_method(struct channel *channel, const union amqp_method *method,
+                     struct amqp_error *error)
+{
+    return publish_begin(channel, &method->basic_publish, error);
+}
+
+/* Who deals with a method; a method of the server's side, or of channel 0, has nobody. */
+static channel_handler *const handlers[AMQP_METHOD_COUNT] = {
+    [AMQP_INDEX_channel_open] = channel_open_again,
+    [AMQP_INDEX_channel_flow] = channel_flow_method,
+    [AMQP_INDEX_channel_flow_ok] = ignore_method,
+    [AMQP_INDEX_channel_close] = channel_close_method,
+    [AMQP_INDEX_access_request] = access_request_method,
+    [AMQP_INDEX_exchange_declare] = exchange_declare_method,
+    [AMQP_INDEX_exchange_delete] = exchange_delete_method,
+    [AMQP_INDEX_exchange_bind] = exchange_bind_method,
+    [AMQP_INDEX_exchange_unbind] = exchange_unbind_method,
+    [AMQP_INDEX_queue_declare] = queue_declare_method,
+    [AMQP_INDEX_queue_bind] = queue_bind_method,
+    [AMQP_INDEX_queue_unbind] = queue_unbind_method,
+    [AMQP_INDEX_queue_purge] = queue_purge_method,
+    [AMQP_INDEX_queue_delete] = queue_delete_method,
+    [AMQP_INDEX_basic_qos] = basic_qos_method,
+    [AMQP_INDEX_basic_consume] = basic_consume_method,
+    [AMQP_INDEX_basic_cancel] = basic_cancel_method,
+    [AMQP_INDEX_basic_cancel_ok] = ignore_method,
+    [AMQP_INDEX_basic_publish] = basic_publish_method,
+    [AMQP_INDEX_basic_get] = basic_get_method,
+    [AMQP_INDEX_basic_ack] = basic_ack_method,
+    [AMQP_INDEX_basic_reject] = basic_reject_method,
+    [AMQP_INDEX_basic_recover_async] = basic_recover_async_method,
+    [AMQP_INDEX_basic_recover] = basic_recover_method,
+    [AMQP_INDEX_basic_nack] = basic_nack_method,
+    [AMQP_INDEX_confirm_select] = confirm_select_method,
+    [AMQP_INDEX_tx_select] = tx_select_method,
+    [AMQP_INDEX_tx_commit] = tx_commit_method,
+    [AMQP_INDEX_tx_rollback] = tx_rollback_method,
+};
+
+int
+channel_method(struct channel *channel, const struct amqp_method_info *info,
+               const union amqp_method *method, struct amqp_error *error)
+{
+    if (channel->is_closing) {
+        /* Everything before the answer was sent before the client knew. */
+        struct connection *connection = channel->connection;
+        uint16_t number = channel->number;
+        if (info->id == AMQP_channel_close_ok) {
+            channel_free(channel);
+        } else if (info->id == AMQP_channel_close) {
+            CONNECTION_SEND(connection, number, channel_close_ok, 16, {.no_fields = 0});
+        }
+        return 0;
+    }
+    if (channel->publish.is_expecting_header)
+        return channel_error(error, AMQP_REPLY_UNEXPECTED_FRAME,
+                             "expected content header for class 60, got non content header frame "
+                             "instead");
+    if (channel->publish.is_expecting_body)
+        return channel_error(error, AMQP_REPLY_UNEXPECTED_FRAME,
+                             "expected content body, got non content body frame instead");
+    channel_handler *handler = handlers[info->index];
+    if (handler == NULL)
+        return channel_error(error, AMQP_REPLY_COMMAND_INVALID, "unimplemented method");
+    return handler(channel, method, error);
+}
+
+/* --- Requests to queues ----------------------------------------------------------------------------------- */
+
+void
+channel_ask(struct channel *channel, struct mail *mail)
+{
+    channel->connection->is_waiting = true;
+    mail->from = channel->ref;
+    shard_send(channel->connection->host->shard, mail);
+}
+
+void
+channel_fail_pending(struct channel *channel, struct amqp_error *error)
+{
+    error->class_id = (uint16_t)(channel->pending.method_id >> 16);
+    error->method_id = (uint16_t)channel->pending.method_id;
+    channel_answered(channel);
+    if (amqp_reply_is_hard(error->code))
+        connection_fail(channel->connection, error);
+    else
+        channel_fail(channel, error);
+}
+
+void
+channel_answered(struct channel *channel)
+{
+    free((char *)channel->pending.queue_name.data);
+    channel->pending = (struct pending){0};
+    channel->connection->is_waiting = false;
+    connection_dirty(channel->connection);
+}
+
+static void
+confirmed(struct channel *channel, const struct mail *mail)
+{
+    struct connection *connection = channel->connection;
+    if (channel->mode == CHANNEL_TRANSACTIONAL) {
+        transaction_confirmed(channel, mail->flag != 0);
+        return;
+    }
+    if (mail->number == 0)
+        return;
+    if (confirms_answer(&channel->confirms, mail->number, mail->flag != 0) != 0)
+        connection_break(connection, "out of memory");
+    if (!list_is_linked(&channel->confirm_link))
+        list_push_back(&connection->confirming, &channel->confirm_link);
+    connection_dirty(connection);
+}
+
+static void
+replied(struct channel *channel, const struct mail *mail)
+{
+    switch ((enum mail_type)mail->flag) {
+    case MAIL_SUBSCRIBE:
+    case MAIL_UNSUBSCRIBE:
+        consumer_replied(channel, mail);
+        break;
+    case MAIL_GET:
+        get_replied(channel, mail);
+        break;
+    default:
+        queue_replied(channel, mail);
+        break;
+    }
+}
+
+void
+channel_receive(void *client, const struct mail *mail)
+{
+    struct channel *channel = client;
+    struct consumer *consumer;
+    switch ((enum mail_type)mail->type) {
+    case MAIL_DELIVER:
+        deliver_message(channel, mail);
+        break;
+    case MAIL_REPLY:
+        replied(channel, mail);
+        break;
+    case MAIL_CONFIRM:
+        confirmed(channel, mail);
+        break;
+    case MAIL_CANCELLED:
+        consumer_cancelled(channel, mail);
+        break;
+    case MAIL_WANT:
+        consumer = channel_consumer(channel, mail->consumer);
+        if (consumer != NULL && !list_is_linked(&consumer->want_link))
+            list_push_back(&channel->wanting, &consumer->want_link);
+        channel_grant(channel);
+        break;
+    case MAIL_UNUSED:
+        channel->granted -=
+            mail->credit.messages < channel->granted ? mail->credit.messages : channel->granted;
+        channel_grant(channel);
+        break;
+    default:
+        break;
+    }
+}
+
+void
+channel_flush_confirms(struct channel *channel)
+{
+    struct connection *connection = channel->connection;
+    struct confirm_report report;
+    while (channel->mode == CHANNEL_CONFIRMS && confirms_report(&channel->confirms, &report)) {
+        if (report.is_refused)
+            CONNECTION_SEND(connection, channel->number, basic_nack, 32,
+                            {.delivery_tag = report.number, .multiple = report.multiple});
+        else
+            CONNECTION_SEND(connection, channel->number, basic_ack, 32,
+                            {.delivery_tag = report.number, .multiple = report.multiple});
+    }
+}
+
+int
+confirm_select_method(struct channel *channel, const union amqp_method *method,
+                      struct amqp_error *error)
+{
+    if (channel->mode == CHANNEL_TRANSACTIONAL)
+        return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
+                             "cannot switch from tx to confirm mode");
+    if (channel->mode != CHANNEL_CONFIRMS)
+        confirms_init(&channel->confirms);
+    channel->mode = CHANNEL_CONFIRMS;
+    if (!method->confirm_select.no_wait)
+        CONNECTION_SEND(channel->connection, channel->number, confirm_select_ok, 16,
+                        {.no_fields = 0});
+    return 0;
+}

@@ -1,0 +1,145 @@
+/* exchange.declare, delete, bind, unbind. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "broker/queue.h"
+#include "session/channel.h"
+
+/* A name as RabbitMQ takes it: without carriage returns and line feeds. `room` holds 256 bytes. */
+static struct slice
+strip(struct slice name, char *room)
+{
+    size_t size = 0;
+    for (size_t i = 0; i < name.size; i++)
+        if (name.data[i] != '\r' && name.data[i] != '\n')
+            room[size++] = name.data[i];
+    return (struct slice){room, size};
+}
+
+/* A delayed exchange keeps what it holds back in a queue of its own, which nobody sees. */
+static int
+give_delay_store(struct channel *channel, struct slice name, bool durable)
+{
+    struct connection *connection = channel->connection;
+    struct shard *shard = connection->host->shard;
+    struct catalogue *catalogue = shard->broker->catalogue;
+    struct exchange *exchange = exchange_find(catalogue, connection->vhost, name);
+    if (exchange == NULL || !exchange_needs_delay_store(exchange))
+        return 0;
+    struct queue_declaration declaration = {
+        .name = name, .durable = durable, .arguments = {"", 0}};
+    struct queue_options options;
+    struct amqp_error ignored;
+    if (queue_options_parse(&options, &declaration, vhost_name(connection->vhost), &ignored) != 0)
+        return -EINVAL;
+    struct queue_record *record =
+        queue_record_new(catalogue, connection->vhost, &declaration, &options, 0);
+    if (record == NULL)
+        return -ENOMEM;
+    record->is_internal = true;
+    if (queue_new(shard, record) == NULL) {
+        queue_record_free(record);
+        return -ENOMEM;
+    }
+    exchange_set_delay_store(exchange, record);
+    return 0;
+}
+
+int
+exchange_declare_method(struct channel *channel, const union amqp_method *method,
+                        struct amqp_error *error)
+{
+    const struct amqp_exchange_declare *declare = &method->exchange_declare;
+    struct connection *connection = channel->connection;
+    struct catalogue *catalogue = connection->host->shard->broker->catalogue;
+    char room[256];
+    struct exchange_declaration declaration = {
+        .name = strip(declare->exchange, room),
+        .type = declare->type,
+        .passive = declare->passive,
+        .durable = declare->durable,
+        .auto_delete = declare->auto_delete,
+        .internal = declare->internal,
+        .arguments = declare->arguments,
+    };
+    bool created;
+    catalogue_lock(catalogue);
+    int status = exchange_declare(catalogue, connection->vhost, &declaration, &created, error);
+    if (status == 0 && created
+        && give_delay_store(channel, declaration.name, declaration.durable) != 0) {
+        struct amqp_error ignored;
+        if (exchange_delete(catalogue, connection->vhost, declaration.name, false, &ignored) != 0)
+            connection_break(connection, "out of memory");
+        status = channel_error(error, AMQP_REPLY_RESOURCE_ERROR, "out of memory");
+    }
+    catalogue_unlock(catalogue);
+    if (status != 0)
+        return -1;
+    if (!declare->no_wait)
+        CONNECTION_SEND(connection, channel->number, exchange_declare_ok, 16, {.no_fields = 0});
+    return 0;
+}
+
+int
+exchange_delete_method(struct channel *channel, const union amqp_method *method,
+                       struct amqp_error *error)
+{
+    const struct amqp_exchange_delete *request = &method->exchange_delete;
+    struct connection *connection = channel->connection;
+    struct catalogue *catalogue = connection->host->shard->broker->catalogue;
+    char room[256];
+    catalogue_lock(catalogue);
+    int status = exchange_delete(catalogue, connection->vhost, strip(request->exchange, room),
+                                 request->if_unused, error);
+    catalogue_unlock(catalogue);
+    if (status == 0 && !request->no_wait)
+        CONNECTION_SEND(connection, channel->number, exchange_delete_ok, 16, {.no_fields = 0});
+    return status;
+}
+
+int
+exchange_bind_method(struct channel *channel, const union amqp_method *method,
+                     struct amqp_error *error)
+{
+    const struct amqp_exchange_bind *bind = &method->exchange_bind;
+    struct connection *connection = channel->connection;
+    struct catalogue *catalogue = connection->host->shard->broker->catalogue;
+    struct binding_request request = {
+        .source = bind->source,
+        .destination = bind->destination,
+        .destination_is_exchange = true,
+        .routing_key = bind->routing_key,
+        .arguments = bind->arguments,
+        .connection = connection->ref,
+    };
+    struct binding_history history;
+    catalogue_lock(catalogue);
+    int status = catalogue_bind(catalogue, connection->vhost, &request, &history, error);
+    catalogue_unlock(catalogue);
+    if (status == 0 && !bind->no_wait)
+        CONNECTION_SEND(connection, channel->number, exchange_bind_ok, 16, {.no_fields = 0});
+    return status;
+}
+
+int
+exchange_unbind_method(struct channel *channel, const union amqp_method *method,
+                       struct amqp_error *error)
+{
+    const struct amqp_exchange_unbind *unbind = &method->exchange_unbind;
+    struct connection *connection = channel->connection;
+    struct catalogue *catalogue = connection->host->shard->broker->catalogue;
+    struct binding_request request = {
+        .source = unbind->source,
+        .destination = unbind->destination,
+        .destination_is_exchange = true,
+        .routing_key = unbind->routing_key,
+        .arguments = unbind->arguments,
+        .connection = connection->ref,
+    };
+    catalogue_lock(catalogue);
+    int status = catalogue_unbind(catalogue, connection->vhost, &request, error);
+    catalogue_unlock(catalogue);
+    if (status == 0 && !unbind->no_wait)
+        CONNECTION_SEND(connection, channel->number, exchange_unbind_ok, 16, {.no_fields = 0});
+    return status;
+}

@@ -1,0 +1,691 @@
+/* Connections: reading frames, handing them to their channels, sending what is queued, ending.
+ *
+ * Frames are parsed where they were read, in the thread's read buffer. Only the rest of a frame that
+ * has not come whole is kept with the connection; the payload of a body frame goes into its message
+ * as it comes. So an idle connection holds no buffer. */
+#include "session/connection.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "session/channel.h"
+
+static void on_events(struct io *io, uint32_t events);
+static void parse(struct connection *connection, const uint8_t *data, size_t size);
+
+/* --- Sending ---------------------------------------------------------------------------------------- */
+
+void
+connection_break(struct connection *connection, const char *reason)
+{
+    if (connection->is_broken || connection->state == CONNECTION_ENDED)
+        return;
+    log_info("connection lost", LOG_STR("peer", connection->peer), LOG_STR("reason", reason));
+    connection->is_broken = true;
+    connection_dirty(connection);
+}
+
+uint8_t *
+connection_reserve(struct connection *connection, size_t size)
+{
+    uint8_t *room = output_reserve(&connection->output, size);
+    if (room == NULL)
+        connection_break(connection, "out of memory");
+    else
+        connection_dirty(connection);
+    return room;
+}
+
+/* --- Frames ------------------------------------------------------------------------------------------ */
+
+static void
+fail(struct connection *connection, uint16_t code, const char *text)
+{
+    struct amqp_error error = {0};
+    amqp_error_set(&error, code, "%s", text);
+    connection_fail(connection, &error);
+}
+
+static void
+method_error(struct connection *connection, struct channel *channel, struct amqp_error *error,
+             const struct amqp_method_info *info)
+{
+    if (info != NULL) {
+        error->class_id = (uint16_t)(info->id >> 16);
+        error->method_id = (uint16_t)info->id;
+    }
+    if (channel == NULL || amqp_reply_is_hard(error->code))
+        connection_fail(connection, error);
+    else
+        channel_fail(channel, error);
+}
+
+/* The method of a frame. False: the connection has failed. */
+static const struct amqp_method_info *
+decode_method(struct connection *connection, struct slice payload, union amqp_method *method)
+{
+    struct amqp_reader reader = amqp_reader_of(payload);
+    uint16_t class_id = amqp_read_u16(&reader);
+    uint16_t method_id = amqp_read_u16(&reader);
+    const struct amqp_method_info *info =
+        reader.failed ? NULL : amqp_method_find(class_id, method_id);
+    struct amqp_error error = {.class_id = class_id, .method_id = method_id};
+    if (reader.failed || info == NULL || (info->flags & AMQP_FROM_CLIENT) == 0) {
+        if (reader.failed)
+            amqp_error_set(&error, AMQP_REPLY_FRAME_ERROR, "method frame without class and method");
+        else
+            amqp_error_set(&error, AMQP_REPLY_COMMAND_INVALID, "unimplemented method");
+        connection_fail(connection, &error);
+        return NULL;
+    }
+    if (!info->decode(&reader, method)) {
+        amqp_error_set(&error, AMQP_REPLY_FRAME_ERROR, "cannot decode the arguments of %s",
+                       info->name);
+        connection_fail(connection, &error);
+        return NULL;
+    }
+    return info;
+}
+
+static void
+on_method(struct connection *connection, uint16_t number, struct slice payload)
+{
+    union amqp_method method;
+    const struct amqp_method_info *info = decode_method(connection, payload, &method);
+    if (info == NULL)
+        return;
+    struct amqp_error error = {0};
+    if (number == 0) {
+        if (connection_method(connection, info, &method, &error) != 0)
+            method_error(connection, NULL, &error, info);
+        return;
+    }
+    struct channel *channel = connection_channel(connection, number);
+    if (connection->state == CONNECTION_CLOSING)
+        return;
+    if (channel == NULL) {
+        if (info->id != AMQP_channel_open) {
+            amqp_error_set(&error, AMQP_REPLY_CHANNEL_ERROR, "expected 'channel.open'");
+            method_error(connection, NULL, &error, info);
+        } else if (number > connection->channel_max && connection->channel_max != 0) {
+            amqp_error_set(&error, AMQP_REPLY_NOT_ALLOWED,
+                           "number of channels opened (%u) has reached the negotiated channel_max "
+                           "(%u)",
+                           connection->channel_count, connection->channel_max);
+            method_error(connection, NULL, &error, info);
+        } else if (channel_new(connection, number) == NULL) {
+            connection_break(connection, "out of memory");
+        } else {
+            CONNECTION_SEND(connection, number, channel_open_ok, 64, {.channel_id = {"", 0}});
+        }
+        return;
+    }
+    if (channel_method(channel, info, &method, &error) != 0)
+        method_error(connection, channel, &error, info);
+}
+
+static void
+content_error(struct channel *channel, struct amqp_error *error)
+{
+    error->class_id = AMQP_basic_publish >> 16;
+    error->method_id = AMQP_basic_publish & 0xffff;
+    if (amqp_reply_is_hard(error->code))
+        connection_fail(channel->connection, error);
+    else
+        channel_fail(channel, error);
+}
+
+/* A content header or a piece of a body for a channel that expects it, or not. */
+static void
+on_content(struct connection *connection, const struct amqp_frame *frame)
+{
+    struct channel *channel = connection_channel(connection, frame->channel);
+    struct amqp_error error = {0};
+    if (connection->state == CONNECTION_CLOSING || (channel != NULL && channel->is_closing))
+        return;
+    if (channel == NULL) {
+        amqp_error_set(&error, AMQP_REPLY_CHANNEL_ERROR, "expected 'channel.open'");
+        connection_fail(connection, &error);
+        return;
+    }
+    const struct publish *publish = &channel->publish;
+    if (frame->type == AMQP_FRAME_HEADER && publish->is_expecting_header) {
+        if (publish_header(channel, frame->payload, &error) != 0)
+            content_error(channel, &error);
+    } else if (frame->type == AMQP_FRAME_BODY && publish->is_expecting_body) {
+        if (publish_body(channel, frame->payload, &error) != 0)
+            content_error(channel, &error);
+    } else {
+        const char *text = "expected method frame, got non method frame instead";
+        if (publish->is_expecting_header)
+            text = "expected content header for class 60, got non content header frame instead";
+        else if (publish->is_expecting_body)
+            text = "expected content body, got non content body frame instead";
+        amqp_error_set(&error, AMQP_REPLY_UNEXPECTED_FRAME, "%s", text);
+        if (publish->is_expecting_header || publish->is_expecting_body)
+            content_error(channel, &error);
+        else
+            connection_fail(connection, &error);
+    }
+}
+
+static void
+on_frame(struct connection *connection, const struct amqp_frame *frame)
+{
+    switch (frame->type) {
+    case AMQP_FRAME_METHOD:
+        on_method(connection, frame->channel, frame->payload);
+        break;
+    case AMQP_FRAME_HEARTBEAT:
+        if (frame->channel != 0 || frame->payload.size != 0)
+            fail(connection, AMQP_REPLY_UNEXPECTED_FRAME,
+                 "a heartbeat belongs on channel 0 and is empty");
+        break;
+    default:
+        if (frame->channel == 0)
+            fail(connection, AMQP_REPLY_UNEXPECTED_FRAME, "content on channel 0");
+        else
+            on_content(connection, frame);
+        break;
+    }
+}
+
+/* The start of a body frame that has not come whole: its payload is taken as it comes. Returns how
+ * many bytes were taken. */
+static size_t
+begin_partial_body(struct connection *connection, const uint8_t *data, size_t size, size_t whole)
+{
+    uint16_t number = amqp_load_u16(data + 1);
+    struct channel *channel = connection_channel(connection, number);
+    if (data[0] != AMQP_FRAME_BODY || channel == NULL || channel->is_closing
+        || !channel->publish.is_expecting_body || connection->state != CONNECTION_OPEN)
+        return 0;
+    connection->body_channel = number;
+    connection->body_left = (uint32_t)(whole - size);
+    struct amqp_frame piece = {
+        .type = AMQP_FRAME_BODY,
+        .channel = number,
+        .payload = {(const char *)data + AMQP_FRAME_HEADER_SIZE, size - AMQP_FRAME_HEADER_SIZE},
+    };
+    if (connection->body_left == 0)
+        return 0; /* cannot be: it would be complete */
+    if (piece.payload.size > 0)
+        on_content(connection, &piece);
+    return size;
+}
+
+/* More of that body frame. Returns how many bytes were taken. */
+static size_t
+continue_partial_body(struct connection *connection, const uint8_t *data, size_t size)
+{
+    size_t taken = size < connection->body_left ? size : connection->body_left;
+    bool is_end = taken == connection->body_left;
+    size_t payload = is_end ? taken - 1 : taken;
+    if (is_end && data[taken - 1] != AMQP_FRAME_END) {
+        fail(connection, AMQP_REPLY_FRAME_ERROR, "a body frame does not end with octet 206");
+        return 0;
+    }
+    connection->body_left -= (uint32_t)taken;
+    if (payload > 0) {
+        struct amqp_frame piece = {
+            .type = AMQP_FRAME_BODY,
+            .channel = connection->body_channel,
+            .payload = {(const char *)data, payload},
+        };
+        on_content(connection, &piece);
+    }
+    return taken;
+}
+
+static void
+bad_frame(struct connection *connection, enum amqp_frame_result result, const uint8_t *data,
+          size_t size)
+{
+    struct amqp_error error = {0};
+    uint32_t payload = amqp_load_u32(data + 3);
+    (void)size;
+    switch (result) {
+    case AMQP_FRAME_TOO_LARGE:
+        amqp_error_set(&error, AMQP_REPLY_FRAME_ERROR,
+                       "type %u, all octets = <<>>: {frame_too_large,%u,%u}", data[0], payload,
+                       connection->frame_max - AMQP_FRAME_OVERHEAD);
+        break;
+    case AMQP_FRAME_BAD_END:
+        amqp_error_set(&error, AMQP_REPLY_FRAME_ERROR,
+                       "type %u: {invalid_frame_end_marker,%u}", data[0],
+                       data[payload + AMQP_FRAME_HEADER_SIZE]);
+        break;
+    default:
+        amqp_error_set(&error, AMQP_REPLY_FRAME_ERROR, "type %u: unknown_frame", data[0]);
+        break;
+    }
+    connection_fail(connection, &error);
+}
+
+static bool
+takes_input(const struct connection *connection)
+{
+    return !connection->is_waiting && !connection->is_broken
+           && connection->state < CONNECTION_REFUSED;
+}
+
+/* One step of parsing at `data`: returns the bytes that were taken, 0: there is not enough. */
+static size_t
+parse_step(struct connection *connection, const uint8_t *data, size_t size)
+{
+    if (connection->state == CONNECTION_AWAITS_HEADER) {
+        if (size < AMQP_PROTOCOL_HEADER_SIZE)
+            return 0;
+        connection_protocol_header(connection, data);
+        return AMQP_PROTOCOL_HEADER_SIZE;
+    }
+    if (connection->body_left > 0)
+        return continue_partial_body(connection, data, size);
+    struct amqp_frame frame;
+    size_t taken;
+    enum amqp_frame_result result =
+        amqp_frame_parse(data, size, connection->frame_max, &frame, &taken);
+    switch (result) {
+    case AMQP_FRAME_OK:
+        on_frame(connection, &frame);
+        return taken;
+    case AMQP_FRAME_INCOMPLETE:
+        return size < AMQP_FRAME_HEADER_SIZE ? 0
+                                             : begin_partial_body(connection, data, size, taken);
+    default:
+        bad_frame(connection, result, data, size);
+        return size;
+    }
+}
+
+/* Keeps what was not taken, and what points into the buffer that goes away. */
+static void
+keep_rest(struct connection *connection, const uint8_t *data, size_t size)
+{
+    connection->has_input_left = connection->is_waiting && size > 0;
+    buffer_free(&connection->input);
+    if (size > 0 && buffer_append(&connection->input, data, size) != 0)
+        connection_break(connection, "out of memory");
+    LIST_FOR_EACH(node, &connection->half_published)
+        if (publish_keep(LIST_ENTRY(node, struct channel, publish_link)) != 0)
+            connection_break(connection, "out of memory");
+}
+
+/* `data` is not in connection->input. */
+static void
+parse(struct connection *connection, const uint8_t *data, size_t size)
+{
+    while (size > 0 && takes_input(connection)) {
+        size_t taken = parse_step(connection, data, size);
+        if (taken == 0)
+            break;
+        data += taken;
+        size -= taken;
+    }
+    if (connection->state >= CONNECTION_REFUSED || connection->is_broken)
+        size = 0;
+    keep_rest(connection, data, size);
+}
+
+/* --- Input -------------------------------------------------------------------------------------------- */
+
+/* Moves the kept input to the front of the read buffer; its size. */
+static size_t
+fetch_input(struct connection *connection)
+{
+    size_t size = connection->input.size;
+    if (size > 0)
+        memcpy(connection->host->read_buffer, connection->input.data, size);
+    return size;
+}
+
+static void
+watch(struct connection *connection)
+{
+    uint32_t events = 0;
+    if (takes_input(connection) || connection->state == CONNECTION_ENDING)
+        events |= EPOLLIN;
+    if (output_pending(&connection->output) > 0 || stream_wants_write(&connection->stream))
+        events |= EPOLLOUT;
+    if (connection->state != CONNECTION_ENDED
+        && loop_modify(connection->host->loop, &connection->io, events) != 0)
+        connection_break(connection, "cannot watch the socket");
+}
+
+static void
+read_input(struct connection *connection)
+{
+    struct session_host *host = connection->host;
+    size_t kept = fetch_input(connection);
+    ssize_t count =
+        stream_read(&connection->stream, host->read_buffer + kept, SESSION_READ_MAX);
+    if (count == STREAM_AGAIN)
+        return;
+    if (count <= 0) {
+        connection_break(connection, count == 0 ? "closed by the client without a close method"
+                                                : strerror(connection->stream.error));
+        return;
+    }
+    connection->silent_ticks = 0;
+    parse(connection, host->read_buffer, kept + (size_t)count);
+}
+
+void
+connection_resume(struct connection *connection)
+{
+    connection->has_input_left = false;
+    size_t kept = fetch_input(connection);
+    if (kept > 0)
+        parse(connection, connection->host->read_buffer, kept);
+}
+
+/* Reads and drops: what a client still sends to a connection that only has its last words to say.
+ * The socket is closed when the peer has closed its side, so that those words are not lost to a
+ * reset. */
+static void
+drain_input(struct connection *connection)
+{
+    ssize_t count = stream_read(&connection->stream, connection->host->read_buffer,
+                                SESSION_READ_MAX);
+    if (count == 0 || count == STREAM_ERROR) {
+        connection->is_broken = true;
+        connection_dirty(connection);
+    }
+}
+
+static void
+on_events(struct io *io, uint32_t events)
+{
+    struct connection *connection = CONTAINER_OF(io, struct connection, io);
+    if (connection->state == CONNECTION_ENDED || connection->is_broken)
+        return;
+    if ((events & EPOLLOUT) != 0)
+        connection_dirty(connection);
+    if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0)
+        return;
+    if (connection->state == CONNECTION_ENDING)
+        drain_input(connection);
+    else if (!connection->is_waiting)
+        read_input(connection);
+    else if ((events & (EPOLLERR | EPOLLHUP)) != 0)
+        connection_break(connection, "the socket broke");
+}
+
+/* --- Timers --------------------------------------------------------------------------------------------- */
+
+/* Half a heartbeat interval is over. Two intervals without a byte from the client: it is gone. */
+static void
+on_heartbeat_tick(struct connection *connection, int64_t now_ms)
+{
+    if (++connection->silent_ticks > 4) {
+        log_warn("missed heartbeats from client", LOG_STR("peer", connection->peer),
+                 LOG_UINT("timeout_s", connection->heartbeat_s));
+        connection->is_broken = true;
+        connection_dirty(connection);
+        return;
+    }
+    if (!connection->has_sent) {
+        uint8_t *room = connection_reserve(connection, sizeof(amqp_heartbeat_frame));
+        if (room != NULL) {
+            memcpy(room, amqp_heartbeat_frame, sizeof(amqp_heartbeat_frame));
+            output_commit(&connection->output, sizeof(amqp_heartbeat_frame));
+        }
+    }
+    connection->has_sent = false;
+    wheel_set(&connection->host->shard->wheel, &connection->timer,
+              now_ms + connection->heartbeat_s * 500LL);
+}
+
+static void
+on_timer(struct timer *timer, int64_t now_ms)
+{
+    struct connection *connection = CONTAINER_OF(timer, struct connection, timer);
+    switch ((enum connection_state)connection->state) {
+    case CONNECTION_OPEN:
+        on_heartbeat_tick(connection, now_ms);
+        break;
+    case CONNECTION_REFUSED:
+        connection_end(connection);
+        break;
+    case CONNECTION_ENDING:
+    case CONNECTION_CLOSING:
+        log_info("client did not close its connection in time", LOG_STR("peer", connection->peer));
+        connection->is_broken = true;
+        connection_dirty(connection);
+        break;
+    case CONNECTION_ENDED:
+        break;
+    default:
+        log_warn("handshake timed out", LOG_STR("peer", connection->peer));
+        connection->is_broken = true;
+        connection_dirty(connection);
+        break;
+    }
+}
+
+/* --- Beginning and ending ----------------------------------------------------------------------------------- */
+
+static void
+connection_free(struct connection *connection)
+{
+    list_remove(&connection->link);
+    list_remove(&connection->dirty_link);
+    wheel_cancel(&connection->host->shard->wheel, &connection->timer);
+    output_clear(&connection->output);
+    buffer_free(&connection->input);
+    if (connection->vhost != NULL)
+        vhost_unref(connection->vhost);
+    free(connection->channels);
+    free(connection->exclusive_queues);
+    free(connection->user);
+    free(connection->peer);
+    free(connection);
+}
+
+void
+session_accept(struct session_host *host, int fd, const struct address *peer)
+{
+    struct connection *connection = calloc(1, sizeof(*connection));
+    char text[ADDRESS_TEXT_MAX];
+    struct stream stream;
+    stream_init_tcp(&stream, fd);
+    if (connection == NULL || (connection->peer = strdup(address_text(peer, text))) == NULL) {
+        log_error("out of memory: connection refused", LOG_STR("peer", address_text(peer, text)));
+        stream_close(&stream);
+        free(connection);
+        return;
+    }
+    connection->host = host;
+    connection->stream = stream;
+    connection->is_loopback = address_is_loopback(peer);
+    connection->frame_max = AMQP_FRAME_MIN_SIZE * 2; /* until it is negotiated */
+    list_init(&connection->link);
+    list_init(&connection->dirty_link);
+    list_init(&connection->owing);
+    list_init(&connection->confirming);
+    list_init(&connection->half_published);
+    output_init(&connection->output, &host->pool);
+    io_init(&connection->io, fd, on_events);
+    timer_init(&connection->timer, on_timer);
+    list_push_back(&host->connections, &connection->link);
+    atomic_fetch_add_explicit(&host->connection_count, 1, memory_order_relaxed);
+    if (loop_add(host->loop, &connection->io, EPOLLIN) != 0)
+        connection_break(connection, "cannot watch the socket");
+    wheel_set(&host->shard->wheel, &connection->timer,
+              host->shard->now_ms + host->limits.handshake_ms);
+}
+
+void
+connection_release(struct connection *connection)
+{
+    struct shard *shard = connection->host->shard;
+    for (uint32_t i = 0; i < connection->channel_capacity; i++)
+        if (connection->channels[i] != NULL)
+            channel_free(connection->channels[i]);
+    connection->is_waiting = false;
+    for (uint32_t i = 0; i < connection->exclusive_count; i++) {
+        struct mail mail = {.type = MAIL_DELETE, .to = connection->exclusive_queues[i]};
+        shard_send(shard, &mail);
+    }
+    connection->exclusive_count = 0;
+    if (!ref_is_none(connection->ref)) {
+        ref_table_remove(&shard->clients, connection->ref);
+        connection->ref = REF_NONE;
+    }
+}
+
+void
+connection_fail(struct connection *connection, const struct amqp_error *error)
+{
+    if (connection->state >= CONNECTION_CLOSING)
+        return;
+    log_warn("closing connection", LOG_STR("peer", connection->peer),
+             LOG_STR("user", connection->user), LOG_STR("reason", error->text));
+    connection_release(connection);
+    if (connection->state < CONNECTION_AWAITS_TUNE_OK
+        || (connection->state < CONNECTION_OPEN && error->code != AMQP_REPLY_NOT_ALLOWED)) {
+        /* Who has not come in is told no more than that. */
+        connection_end(connection);
+        return;
+    }
+    connection->state = CONNECTION_CLOSING;
+    connection->body_left = 0;
+    CONNECTION_SEND(connection, 0, connection_close, 512,
+                    {.reply_code = error->code,
+                     .reply_text = slice_from(error->text),
+                     .class_id = error->class_id,
+                     .method_id = error->method_id});
+    wheel_set(&connection->host->shard->wheel, &connection->timer,
+              connection->host->shard->now_ms + SESSION_CLOSE_TIMEOUT_MS);
+}
+
+void
+connection_end(struct connection *connection)
+{
+    if (connection->state >= CONNECTION_ENDING)
+        return;
+    connection->state = CONNECTION_ENDING;
+    wheel_set(&connection->host->shard->wheel, &connection->timer,
+              connection->host->shard->now_ms + SESSION_CLOSE_TIMEOUT_MS);
+    connection_dirty(connection);
+}
+
+/* The socket is closed; the struct lives until the end of the turn. */
+static void
+finish(struct connection *connection)
+{
+    struct session_host *host = connection->host;
+    connection_release(connection);
+    connection->state = CONNECTION_ENDED;
+    loop_remove(host->loop, &connection->io);
+    stream_close(&connection->stream);
+    list_remove(&connection->dirty_link);
+    list_move_back(&host->finished, &connection->link);
+    atomic_fetch_sub_explicit(&host->connection_count, 1, memory_order_relaxed);
+}
+
+/* --- The host -------------------------------------------------------------------------------------------------- */
+
+int
+session_host_init(struct session_host *host, struct shard *shard, struct loop *loop,
+                  const struct session_limits *limits, session_authenticate *authenticate,
+                  void *authenticate_context)
+{
+    *host = (struct session_host){
+        .shard = shard,
+        .loop = loop,
+        .limits = *limits,
+        .authenticate = authenticate,
+        .authenticate_context = authenticate_context,
+        .read_buffer_size = SESSION_READ_MAX
+                            + (limits->frame_max > SESSION_READ_MAX ? limits->frame_max
+                                                                    : SESSION_READ_MAX),
+    };
+    list_init(&host->connections);
+    list_init(&host->dirty);
+    list_init(&host->finished);
+    random_init(&host->random);
+    route_cache_init(&host->routes);
+    block_pool_init(&host->pool, 4 * 1024 * 1024);
+    host->read_buffer = malloc(host->read_buffer_size);
+    return host->read_buffer == NULL ? -1 : 0;
+}
+
+static void
+free_finished(struct session_host *host)
+{
+    struct list *node;
+    while ((node = list_first(&host->finished)) != NULL)
+        connection_free(LIST_ENTRY(node, struct connection, link));
+}
+
+void
+session_host_fini(struct session_host *host)
+{
+    struct list *node;
+    while ((node = list_first(&host->connections)) != NULL)
+        finish(LIST_ENTRY(node, struct connection, link));
+    free_finished(host);
+    route_cache_fini(&host->routes);
+    block_pool_fini(&host->pool);
+    free(host->read_buffer);
+}
+
+void
+session_host_shutdown(struct session_host *host)
+{
+    struct amqp_error error = {0};
+    amqp_error_set(&error, AMQP_REPLY_CONNECTION_FORCED,
+                   "broker forced connection closure with reason 'shutdown'");
+    LIST_FOR_EACH(node, &host->connections)
+        connection_fail(LIST_ENTRY(node, struct connection, link), &error);
+}
+
+/* Reports to queues what consumers have been sent, unless too much still waits for the socket. */
+static void
+report_credit(struct connection *connection)
+{
+    if (output_pending(&connection->output) >= SESSION_OUTPUT_HIGH)
+        return;
+    struct list *node;
+    while ((node = list_pop_front(&connection->owing)) != NULL)
+        consumer_report(LIST_ENTRY(node, struct consumer, owing_link));
+}
+
+static void
+flush_connection(struct connection *connection)
+{
+    if (!connection->is_waiting && connection->has_input_left && takes_input(connection))
+        connection_resume(connection);
+    struct list *node;
+    while ((node = list_pop_front(&connection->confirming)) != NULL)
+        channel_flush_confirms(LIST_ENTRY(node, struct channel, confirm_link));
+    if (!connection->is_broken && output_pending(&connection->output) > 0) {
+        connection->has_sent = true;
+        if (output_flush(&connection->output, &connection->stream) == OUTPUT_ERROR)
+            connection_break(connection, strerror(connection->stream.error));
+    }
+    if (connection->state == CONNECTION_ENDING && output_pending(&connection->output) == 0
+        && stream_shutdown_write(&connection->stream) == STREAM_ERROR)
+        connection->is_broken = true;
+    if (connection->is_broken) {
+        finish(connection);
+        return;
+    }
+    report_credit(connection);
+    watch(connection);
+}
+
+bool
+session_host_flush(struct session_host *host)
+{
+    struct list round;
+    list_init(&round);
+    list_splice(&round, &host->dirty);
+    struct list *node;
+    while ((node = list_pop_front(&round)) != NULL)
+        flush_connection(LIST_ENTRY(node, struct connection, dirty_link));
+    free_finished(host);
+    return !list_is_empty(&host->dirty) || !list_is_empty(&host->shard->runnable);
+}

@@ -1,0 +1,124 @@
+/* A client's connection, from the first byte to the last. */
+#ifndef SESSION_CONNECTION_H
+#define SESSION_CONNECTION_H
+
+#include "amqp/frame.h"
+#include "amqp/method.h"
+#include "amqp/reply.h"
+#include "base/buffer.h"
+#include "net/output.h"
+#include "session/session.h"
+
+struct channel;
+
+enum connection_state {
+    CONNECTION_AWAITS_HEADER,
+    CONNECTION_AWAITS_START_OK,
+    CONNECTION_AWAITS_SECURE_OK,
+    CONNECTION_AWAITS_TUNE_OK,
+    CONNECTION_AWAITS_OPEN,
+    CONNECTION_OPEN,
+    CONNECTION_CLOSING, /* connection.close is sent; its answer is awaited, all else ignored */
+    CONNECTION_REFUSED, /* the login failed: after a pause the socket is closed; no input */
+    CONNECTION_ENDING,  /* what is queued is sent, then the socket is closed; no input */
+    CONNECTION_ENDED,
+};
+
+/* What the client said that it can. */
+enum client_capability {
+    CLIENT_CANCEL_NOTIFY = 1 << 0,
+    CLIENT_BLOCKED = 1 << 1,
+    CLIENT_AUTHENTICATION_FAILURE_CLOSE = 1 << 2,
+};
+
+struct connection {
+    struct io io;
+    struct stream stream;
+    struct session_host *host;
+    struct list link;       /* in host->connections or ->finished */
+    struct list dirty_link; /* in host->dirty */
+    struct list owing;      /* consumers whose queue is owed credit */
+    struct list confirming; /* channels with confirms to send */
+    struct list half_published; /* channels that have a basic.publish and no header yet */
+    struct output output;
+    struct buffer input; /* the start of a frame, or input that waits with the connection */
+    struct ref ref;      /* as the owner of exclusive queues */
+    struct vhost *vhost;
+    struct channel **channels; /* by number */
+    uint32_t channel_capacity, channel_count;
+    struct ref *exclusive_queues;
+    uint32_t exclusive_count, exclusive_capacity;
+    uint32_t frame_max;
+    uint16_t channel_max, heartbeat_s;
+    uint8_t state; /* enum connection_state */
+    uint8_t capabilities;
+    uint8_t silent_ticks; /* half heartbeat intervals without input */
+    bool is_waiting;      /* for another shard's answer: no input is looked at meanwhile */
+    bool is_broken;       /* to be given up at the end of the turn: out of memory, socket error */
+    bool has_sent;        /* since the last tick */
+    bool is_loopback, has_input_left;
+    uint32_t body_left;   /* of a body frame of which a part has come; with its end octet */
+    uint16_t body_channel;
+    struct timer timer;   /* handshake, heartbeats, closing: what there is in the state */
+    char *user, *peer;
+};
+
+/* --- Sending: all of them only queue; failure to do so breaks the connection -------------------------- */
+
+/* Sends a method whose encoding needs at most `size` bytes. */
+#define CONNECTION_SEND(connection, channel, class_method, size, ...)                              \
+    do {                                                                                           \
+        const struct amqp_##class_method send_method = __VA_ARGS__;                                \
+        uint8_t *send_room = connection_reserve((connection), (size));                             \
+        if (send_room != NULL)                                                                     \
+            output_commit(&(connection)->output,                                                   \
+                          amqp_frame_##class_method(send_room, (size), (channel), &send_method));  \
+    } while (0)
+
+/* Room for so many bytes of output, after which output_commit is due; NULL: the connection is broken
+ * now. */
+uint8_t *connection_reserve(struct connection *connection, size_t size);
+
+/* There is something to do for it at the end of the turn. */
+static inline void
+connection_dirty(struct connection *connection)
+{
+    if (!list_is_linked(&connection->dirty_link))
+        list_push_back(&connection->host->dirty, &connection->dirty_link);
+}
+
+/* Gives the connection up at the end of the turn, without a word to the client. */
+void connection_break(struct connection *connection, const char *reason);
+
+/* --- Ending --------------------------------------------------------------------------------------------- */
+
+/* A connection error: tells the client, frees its channels and awaits connection.close-ok. */
+void connection_fail(struct connection *connection, const struct amqp_error *error);
+
+/* Frees channels and exclusive queues. The session has ended for the core. */
+void connection_release(struct connection *connection);
+
+/* What is queued is sent, then the socket is closed. */
+void connection_end(struct connection *connection);
+
+/* --- Inside ----------------------------------------------------------------------------------------------- */
+
+/* A method on channel 0; -1 with the error. */
+int connection_method(struct connection *connection, const struct amqp_method_info *info,
+                      const union amqp_method *method, struct amqp_error *error);
+
+/* Answers the eight octets of the protocol header. */
+void connection_protocol_header(struct connection *connection,
+                                const uint8_t header[AMQP_PROTOCOL_HEADER_SIZE]);
+
+/* Goes on with input that waited for an answer; at the end of the turn. */
+void connection_resume(struct connection *connection);
+
+/* The channel of that number, or NULL. */
+static inline struct channel *
+connection_channel(const struct connection *connection, uint16_t number)
+{
+    return number < connection->channel_capacity ? connection->channels[number] : NULL;
+}
+
+#endif

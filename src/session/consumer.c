@@ -1,0 +1,343 @@
+/* basic.consume, cancel and qos: consumers, and how much they may be sent. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "amqp/table.h"
+#include "broker/queue.h"
+#include "session/channel.h"
+
+#define SLOT_MASK ((1U << CONSUMER_SLOT_BITS) - 1)
+
+/* --- The channel's consumers ------------------------------------------------------------------------ */
+
+struct consumer *
+channel_consumer(struct channel *channel, uint32_t number)
+{
+    uint32_t slot = number & SLOT_MASK;
+    if (slot >= channel->consumer_capacity
+        || channel->consumers[slot].generation != number >> CONSUMER_SLOT_BITS)
+        return NULL;
+    return channel->consumers[slot].consumer;
+}
+
+static struct consumer *
+find_by_tag(struct channel *channel, struct slice tag)
+{
+    for (uint32_t i = 0; i < channel->consumer_capacity; i++) {
+        struct consumer *consumer = channel->consumers[i].consumer;
+        if (consumer != NULL && slice_equal((struct slice){consumer->tag, consumer->tag_size}, tag))
+            return consumer;
+    }
+    return NULL;
+}
+
+/* A free slot, or NULL: out of memory. */
+static struct consumer_slot *
+free_slot(struct channel *channel)
+{
+    if (channel->consumer_count == channel->consumer_capacity) {
+        uint32_t capacity =
+            channel->consumer_capacity == 0 ? 2 : 2 * channel->consumer_capacity;
+        struct consumer_slot *grown = realloc(channel->consumers, capacity * sizeof(*grown));
+        if (grown == NULL)
+            return NULL;
+        memset(grown + channel->consumer_capacity, 0,
+               (capacity - channel->consumer_capacity) * sizeof(*grown));
+        channel->consumers = grown;
+        channel->next_consumer_slot = channel->consumer_capacity;
+        channel->consumer_capacity = capacity;
+    }
+    while (channel->consumers[channel->next_consumer_slot].consumer != NULL)
+        channel->next_consumer_slot =
+            (channel->next_consumer_slot + 1) & (channel->consumer_capacity - 1);
+    return &channel->consumers[channel->next_consumer_slot];
+}
+
+struct consumer *
+consumer_new(struct channel *channel, struct slice tag)
+{
+    struct consumer_slot *slot = free_slot(channel);
+    struct consumer *consumer = slot == NULL ? NULL : calloc(1, sizeof(*consumer) + tag.size);
+    if (consumer == NULL)
+        return NULL;
+    consumer->channel = channel;
+    consumer->number = (uint32_t)(slot - channel->consumers)
+                       | (uint32_t)slot->generation << CONSUMER_SLOT_BITS;
+    consumer->tag_size = (uint8_t)tag.size;
+    memcpy(consumer->tag, tag.data, tag.size);
+    list_init(&consumer->owing_link);
+    list_init(&consumer->want_link);
+    slot->consumer = consumer;
+    channel->consumer_count++;
+    return consumer;
+}
+
+static void
+consumer_free(struct consumer *consumer)
+{
+    struct channel *channel = consumer->channel;
+    struct consumer_slot *slot = &channel->consumers[consumer->number & SLOT_MASK];
+    slot->consumer = NULL;
+    slot->generation = (slot->generation + 1) & (uint16_t)((1U << (32 - CONSUMER_SLOT_BITS)) - 1);
+    channel->consumer_count--;
+    list_remove(&consumer->owing_link);
+    list_remove(&consumer->want_link);
+    free(consumer);
+}
+
+void
+consumers_free(struct channel *channel)
+{
+    struct shard *shard = channel->connection->host->shard;
+    for (uint32_t i = 0; i < channel->consumer_capacity; i++) {
+        struct consumer *consumer = channel->consumers[i].consumer;
+        if (consumer == NULL)
+            continue;
+        if (!ref_is_none(consumer->subscription)) {
+            struct mail mail = {.type = MAIL_UNSUBSCRIBE, .to = consumer->subscription};
+            consumer_free(consumer);
+            shard_send(shard, &mail);
+        } else {
+            consumer_free(consumer);
+        }
+    }
+    channel->consumer_capacity = channel->next_consumer_slot = 0;
+}
+
+/* --- basic.consume ------------------------------------------------------------------------------------- */
+
+static int
+read_priority(const struct amqp_basic_consume *consume, struct slice queue,
+              struct channel *channel, int32_t *priority, struct amqp_error *error)
+{
+    struct amqp_value value;
+    *priority = 0;
+    if (!amqp_table_find(consume->arguments, SLICE("x-priority"), &value))
+        return 0;
+    if (!amqp_value_is_integer(&value))
+        return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
+                             "invalid arg 'x-priority' for queue '%.*s' in vhost '%.*s': \"expected "
+                             "integer, got %s\"",
+                             SLICE_ARGS(queue), SLICE_ARGS(vhost_name(channel->connection->vhost)),
+                             amqp_value_type_name(value.type));
+    *priority = value.integer > INT32_MAX   ? INT32_MAX
+                : value.integer < INT32_MIN ? INT32_MIN
+                                            : (int32_t)value.integer;
+    return 0;
+}
+
+int
+basic_consume_method(struct channel *channel, const union amqp_method *method,
+                     struct amqp_error *error)
+{
+    const struct amqp_basic_consume *consume = &method->basic_consume;
+    struct connection *connection = channel->connection;
+    struct slice name = consume->queue, tag = consume->consumer_tag;
+    struct found_queue found;
+    int32_t priority;
+    char made[64];
+    if (tag.size > 0 && find_by_tag(channel, tag) != NULL)
+        return channel_error(error, AMQP_REPLY_NOT_ALLOWED, "attempt to reuse consumer tag '%.*s'",
+                             SLICE_ARGS(tag));
+    if (slice_is(consume->queue, REPLY_TO_NAME))
+        return reply_to_consume(channel, consume, error);
+    if (channel_find_queue(channel, &name, &found, error) != 0
+        || read_priority(consume, name, channel, &priority, error) != 0)
+        return -1;
+    if (channel->consumer_count >= CHANNEL_CONSUMERS_MAX)
+        return channel_error(error, AMQP_REPLY_NOT_ALLOWED,
+                             "reached maximum (%u) of consumers per channel",
+                             (unsigned)CHANNEL_CONSUMERS_MAX);
+    if (tag.size == 0)
+        tag = channel_make_name(channel, "amq.ctag-", made);
+    struct consumer *consumer = consumer_new(channel, tag);
+    channel->pending = (struct pending){
+        .method_id = AMQP_basic_consume, .no_wait = consume->no_wait, .consumer = consumer};
+    char *copy = malloc(name.size + 1);
+    if (consumer == NULL || copy == NULL) {
+        free(copy);
+        connection_break(connection, "out of memory");
+        return 0;
+    }
+    memcpy(copy, name.data, name.size);
+    channel->pending.queue_name = (struct slice){copy, name.size};
+    consumer->queue = found.ref;
+    consumer->no_ack = consume->no_ack;
+    struct mail mail = {
+        .type = MAIL_SUBSCRIBE,
+        .to = found.ref,
+        .subscribe = {.consumer = consumer->number,
+                      .prefetch = channel->prefetch,
+                      .priority = priority,
+                      .no_ack = consume->no_ack,
+                      .exclusive = consume->exclusive,
+                      .is_metered = channel->global_prefetch > 0},
+    };
+    channel_ask(channel, &mail);
+    return 0;
+}
+
+static struct slice
+tag_of(const struct consumer *consumer)
+{
+    return (struct slice){consumer->tag, consumer->tag_size};
+}
+
+static void
+subscribed(struct channel *channel, const struct mail *mail)
+{
+    struct pending *pending = &channel->pending;
+    struct consumer *consumer = pending->consumer;
+    struct amqp_error error = {0};
+    if (mail->result == QUEUE_OK) {
+        consumer->subscription = mail->reply.subscription;
+        if (!pending->no_wait)
+            CONNECTION_SEND(channel->connection, channel->number, basic_consume_ok, 512,
+                            {.consumer_tag = tag_of(consumer)});
+        channel_answered(channel);
+        return;
+    }
+    consumer_free(consumer);
+    if (mail->result == QUEUE_EXCLUSIVE_USE)
+        (void)channel_error(&error, AMQP_REPLY_ACCESS_REFUSED,
+                            "queue '%.*s' in vhost '%.*s' in exclusive use",
+                            SLICE_ARGS(pending->queue_name),
+                            SLICE_ARGS(vhost_name(channel->connection->vhost)));
+    else if (mail->result == QUEUE_GONE)
+        (void)no_queue(channel, pending->queue_name, &error);
+    else
+        (void)channel_error(&error, AMQP_REPLY_RESOURCE_ERROR, "out of memory");
+    channel_fail_pending(channel, &error);
+}
+
+/* --- basic.cancel ---------------------------------------------------------------------------------------- */
+
+int
+basic_cancel_method(struct channel *channel, const union amqp_method *method,
+                    struct amqp_error *error)
+{
+    const struct amqp_basic_cancel *cancel = &method->basic_cancel;
+    (void)error;
+    struct consumer *consumer = find_by_tag(channel, cancel->consumer_tag);
+    if (consumer != NULL && !consumer->is_reply_to) {
+        channel->pending = (struct pending){
+            .method_id = AMQP_basic_cancel, .no_wait = cancel->no_wait, .consumer = consumer};
+        struct mail mail = {.type = MAIL_UNSUBSCRIBE, .to = consumer->subscription};
+        channel_ask(channel, &mail);
+        return 0;
+    }
+    if (consumer != NULL) {
+        reply_to_end(channel);
+        consumer_free(consumer);
+    }
+    if (!cancel->no_wait)
+        CONNECTION_SEND(channel->connection, channel->number, basic_cancel_ok, 512,
+                        {.consumer_tag = cancel->consumer_tag});
+    return 0;
+}
+
+static void
+unsubscribed(struct channel *channel)
+{
+    struct consumer *consumer = channel->pending.consumer;
+    if (!channel->pending.no_wait)
+        CONNECTION_SEND(channel->connection, channel->number, basic_cancel_ok, 512,
+                        {.consumer_tag = tag_of(consumer)});
+    consumer_free(consumer);
+    channel_answered(channel);
+}
+
+void
+consumer_replied(struct channel *channel, const struct mail *mail)
+{
+    if (mail->flag == MAIL_SUBSCRIBE)
+        subscribed(channel, mail);
+    else
+        unsubscribed(channel);
+}
+
+void
+consumer_cancelled(struct channel *channel, const struct mail *mail)
+{
+    struct connection *connection = channel->connection;
+    struct consumer *consumer = channel_consumer(channel, mail->consumer);
+    if (consumer == NULL || consumer == channel->pending.consumer)
+        return; /* the client cancels it itself at this moment, and is answered */
+    if ((connection->capabilities & CLIENT_CANCEL_NOTIFY) != 0)
+        CONNECTION_SEND(connection, channel->number, basic_cancel, 512,
+                        {.consumer_tag = tag_of(consumer), .no_wait = true});
+    consumer_free(consumer);
+}
+
+/* --- basic.qos -------------------------------------------------------------------------------------------- */
+
+/* The limit of the whole channel begins, or ends, to be: the queues are told to ask before they
+ * send, or that they need not any more. */
+static void
+set_metered(struct channel *channel, bool is_metered)
+{
+    for (uint32_t i = 0; i < channel->consumer_capacity; i++) {
+        struct consumer *consumer = channel->consumers[i].consumer;
+        if (consumer == NULL || consumer->no_ack)
+            continue;
+        struct mail mail = {
+            .type = MAIL_CREDIT,
+            .flag = is_metered ? CREDIT_METERED : CREDIT_FREE,
+            .to = consumer->subscription,
+        };
+        shard_send(channel->connection->host->shard, &mail);
+    }
+}
+
+int
+basic_qos_method(struct channel *channel, const union amqp_method *method,
+                 struct amqp_error *error)
+{
+    const struct amqp_basic_qos *qos = &method->basic_qos;
+    if (qos->prefetch_size != 0)
+        return channel_error(error, AMQP_REPLY_NOT_IMPLEMENTED, "prefetch_size!=0 (%u)",
+                             qos->prefetch_size);
+    if (!qos->global) {
+        channel->prefetch = qos->prefetch_count;
+    } else {
+        bool was_metered = channel->global_prefetch > 0;
+        bool is_metered = qos->prefetch_count > 0;
+        channel->global_prefetch = qos->prefetch_count;
+        if (was_metered != is_metered) {
+            channel->granted = 0;
+            set_metered(channel, is_metered);
+        }
+        channel_grant(channel);
+    }
+    CONNECTION_SEND(channel->connection, channel->number, basic_qos_ok, 16, {.no_fields = 0});
+    return 0;
+}
+
+void
+channel_grant(struct channel *channel)
+{
+    while (!list_is_empty(&channel->wanting)) {
+        uint32_t used = channel->unacked.outstanding - channel->got + channel->granted;
+        if (channel->global_prefetch > 0 && used >= channel->global_prefetch)
+            return;
+        struct consumer *consumer =
+            LIST_ENTRY(list_pop_front(&channel->wanting), struct consumer, want_link);
+        struct mail mail = {
+            .type = MAIL_CREDIT, .to = consumer->subscription, .credit = {.messages = 1}};
+        channel->granted++;
+        shard_send(channel->connection->host->shard, &mail);
+    }
+}
+
+/* Tells the queue that its deliveries have been taken off. */
+void
+consumer_report(struct consumer *consumer)
+{
+    struct mail mail = {
+        .type = MAIL_CREDIT,
+        .to = consumer->subscription,
+        .credit = {.bytes = consumer->owed_bytes},
+    };
+    consumer->owed_bytes = 0;
+    shard_send(consumer->channel->connection->host->shard, &mail);
+}

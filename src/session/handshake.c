@@ -1,0 +1,296 @@
+/* The conversation on channel 0: versions, login, tuning, opening, and orderly closing. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "amqp/table.h"
+#include "base/log.h"
+#include "session/channel.h"
+
+/* The texts that a client is told about us. Clients look at product and version to decide what the
+ * broker can do, so these are the ones of the broker whose model this one keeps. */
+#define SERVER_PRODUCT "RabbitMQ"
+#define SERVER_COMPATIBLE_VERSION "3.13.7"
+
+/* --- Version and server properties ---------------------------------------------------------------------- */
+
+static void
+put(struct amqp_table_builder *builder, const char *name, const char *value)
+{
+    amqp_table_builder_put_string(builder, slice_from(name), slice_from(value));
+}
+
+static void
+send_start(struct connection *connection, uint8_t minor)
+{
+    static const char *const capabilities[] = {
+        "publisher_confirms",   "exchange_exchange_bindings", "basic.nack",
+        "consumer_cancel_notify", "connection.blocked",       "consumer_priorities",
+        "authentication_failure_close", "per_consumer_qos",   "direct_reply_to",
+    };
+    struct amqp_table_builder builder;
+    amqp_table_builder_init(&builder);
+    amqp_table_builder_begin_table(&builder, SLICE("capabilities"));
+    for (size_t i = 0; i < ARRAY_SIZE(capabilities); i++)
+        amqp_table_builder_put_bool(&builder, slice_from(capabilities[i]), true);
+    amqp_table_builder_end_table(&builder);
+    put(&builder, "cluster_name", "whippet");
+    put(&builder, "copyright", "The Whippet authors");
+    put(&builder, "information", "Licensed under the Apache License 2.0");
+    put(&builder, "platform", "Whippet " PACKAGE_VERSION);
+    put(&builder, "product", SERVER_PRODUCT);
+    put(&builder, "version", SERVER_COMPATIBLE_VERSION);
+    struct slice properties = amqp_table_builder_finish(&builder);
+    if (amqp_table_builder_failed(&builder))
+        connection_break(connection, "out of memory");
+    else
+        CONNECTION_SEND(connection, 0, connection_start, 2048,
+                        {.version_major = 0,
+                         .version_minor = minor,
+                         .server_properties = properties,
+                         .mechanisms = SLICE("PLAIN AMQPLAIN"),
+                         .locales = SLICE("en_US")});
+    amqp_table_builder_free(&builder);
+    connection->state = CONNECTION_AWAITS_START_OK;
+}
+
+void
+connection_protocol_header(struct connection *connection,
+                           const uint8_t header[AMQP_PROTOCOL_HEADER_SIZE])
+{
+    switch (amqp_protocol_header_check(header)) {
+    case AMQP_PROTOCOL_OK_0_9_1:
+    case AMQP_PROTOCOL_OK_0_9:
+        send_start(connection, 9);
+        return;
+    case AMQP_PROTOCOL_WRONG:
+        break;
+    }
+    const char *what = "no AMQP 0-9-1 header";
+    if (header[0] == 0x16 && header[1] == 3)
+        what = "a TLS client on a plain port";
+    else if (memcmp(header, "GET ", 4) == 0 || memcmp(header, "POST", 4) == 0)
+        what = "an HTTP client on the AMQP port";
+    log_warn("bad protocol header", LOG_STR("peer", connection->peer), LOG_STR("reason", what));
+    uint8_t *room = connection_reserve(connection, AMQP_PROTOCOL_HEADER_SIZE);
+    if (room != NULL) {
+        memcpy(room, amqp_protocol_header_0_9_1, AMQP_PROTOCOL_HEADER_SIZE);
+        output_commit(&connection->output, AMQP_PROTOCOL_HEADER_SIZE);
+    }
+    connection_end(connection);
+}
+
+/* --- Login ------------------------------------------------------------------------------------------------- */
+
+/* PLAIN (RFC 4616): authorization identity, user, password, with NULs between. */
+static bool
+read_plain(struct slice response, struct slice *user, struct slice *password)
+{
+    const char *first = response.size == 0 ? NULL : memchr(response.data, 0, response.size);
+    if (first == NULL)
+        return false;
+    const char *end = response.data + response.size;
+    const char *second = memchr(first + 1, 0, (size_t)(end - first - 1));
+    if (second == NULL)
+        return false;
+    *user = (struct slice){first + 1, (size_t)(second - first - 1)};
+    *password = (struct slice){second + 1, (size_t)(end - second - 1)};
+    return memchr(password->data, 0, password->size) == NULL;
+}
+
+/* AMQPLAIN: a table with LOGIN and PASSWORD. */
+static bool
+read_amqplain(struct slice response, struct slice *user, struct slice *password)
+{
+    struct amqp_value login, secret;
+    if (amqp_table_validate(response, 2) != 0
+        || !amqp_table_find(response, SLICE("LOGIN"), &login) || login.type != 'S'
+        || !amqp_table_find(response, SLICE("PASSWORD"), &secret) || secret.type != 'S')
+        return false;
+    *user = login.bytes;
+    *password = secret.bytes;
+    return true;
+}
+
+static void
+read_capabilities(struct connection *connection, struct slice client_properties)
+{
+    static const struct {
+        const char *name;
+        uint8_t flag;
+    } known[] = {
+        {"consumer_cancel_notify", CLIENT_CANCEL_NOTIFY},
+        {"connection.blocked", CLIENT_BLOCKED},
+        {"authentication_failure_close", CLIENT_AUTHENTICATION_FAILURE_CLOSE},
+    };
+    struct amqp_value capabilities, value;
+    if (!amqp_table_find(client_properties, SLICE("capabilities"), &capabilities)
+        || capabilities.type != 'F')
+        return;
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+        if (amqp_table_find(capabilities.bytes, slice_from(known[i].name), &value)
+            && value.type == 't' && value.boolean)
+            connection->capabilities |= known[i].flag;
+}
+
+static void
+refuse(struct connection *connection, struct slice mechanism, struct slice user,
+       const char *reason)
+{
+    log_warn("login refused", LOG_STR("peer", connection->peer), LOG_SLICE("mechanism", mechanism),
+             LOG_SLICE("user", user), LOG_STR("reason", reason));
+    struct shard *shard = connection->host->shard;
+    if ((connection->capabilities & CLIENT_AUTHENTICATION_FAILURE_CLOSE) == 0) {
+        connection->state = CONNECTION_REFUSED;
+        wheel_set(&shard->wheel, &connection->timer, shard->now_ms + SESSION_LOGIN_PENALTY_MS);
+        connection_dirty(connection);
+        return;
+    }
+    struct amqp_error error;
+    amqp_error_set(&error, AMQP_REPLY_ACCESS_REFUSED,
+                   "Login was refused using authentication mechanism %.*s. For details see the "
+                   "broker logfile.",
+                   SLICE_ARGS(mechanism));
+    CONNECTION_SEND(connection, 0, connection_close, 512,
+                    {.reply_code = error.code, .reply_text = slice_from(error.text)});
+    connection->state = CONNECTION_CLOSING;
+    wheel_set(&shard->wheel, &connection->timer, shard->now_ms + SESSION_LOGIN_PENALTY_MS);
+}
+
+static int
+start_ok(struct connection *connection, const struct amqp_connection_start_ok *method,
+         struct amqp_error *error)
+{
+    struct session_host *host = connection->host;
+    struct slice user = {"", 0}, password = {"", 0};
+    const char *reason = "invalid credentials";
+    read_capabilities(connection, method->client_properties);
+    bool is_plain = slice_is(method->mechanism, "PLAIN");
+    if (!is_plain && !slice_is(method->mechanism, "AMQPLAIN"))
+        return channel_error(error, AMQP_REPLY_COMMAND_INVALID,
+                             "unknown authentication mechanism '%.*s'",
+                             SLICE_ARGS(method->mechanism));
+    bool is_readable = is_plain ? read_plain(method->response, &user, &password)
+                                : read_amqplain(method->response, &user, &password);
+    if (!is_readable)
+        return channel_error(error, AMQP_REPLY_SYNTAX_ERROR, "response of mechanism %.*s invalid",
+                             SLICE_ARGS(method->mechanism));
+    if (!host->authenticate(host->authenticate_context, user, password, connection->is_loopback,
+                            &reason)) {
+        refuse(connection, method->mechanism, user, reason);
+        return 0;
+    }
+    connection->user = strndup(user.data, user.size);
+    if (connection->user == NULL) {
+        connection_break(connection, "out of memory");
+        return 0;
+    }
+    CONNECTION_SEND(connection, 0, connection_tune, 64,
+                    {.channel_max = host->limits.channel_max,
+                     .frame_max = host->limits.frame_max,
+                     .heartbeat = host->limits.heartbeat_s});
+    connection->state = CONNECTION_AWAITS_TUNE_OK;
+    return 0;
+}
+
+/* --- Tuning and opening --------------------------------------------------------------------------------------- */
+
+static int
+tune_ok(struct connection *connection, const struct amqp_connection_tune_ok *method,
+        struct amqp_error *error)
+{
+    const struct session_limits *limits = &connection->host->limits;
+    if (method->frame_max != 0 && method->frame_max < AMQP_FRAME_MIN_SIZE)
+        return channel_error(error, AMQP_REPLY_NOT_ALLOWED,
+                             "negotiated frame_max = %u is lower than the minimum allowed value "
+                             "(%u)",
+                             method->frame_max, AMQP_FRAME_MIN_SIZE);
+    if (method->frame_max == 0 || method->frame_max > limits->frame_max)
+        return channel_error(error, AMQP_REPLY_NOT_ALLOWED,
+                             "negotiated frame_max = %u%s is higher than the maximum allowed value "
+                             "(%u)",
+                             method->frame_max, method->frame_max == 0 ? " (no limit)" : "",
+                             limits->frame_max);
+    if (method->channel_max == 0 || method->channel_max > limits->channel_max)
+        return channel_error(error, AMQP_REPLY_NOT_ALLOWED,
+                             "negotiated channel_max = %u%s is higher than the maximum allowed "
+                             "value (%u)",
+                             method->channel_max, method->channel_max == 0 ? " (no limit)" : "",
+                             limits->channel_max);
+    connection->frame_max = method->frame_max;
+    connection->channel_max = method->channel_max;
+    connection->heartbeat_s = method->heartbeat;
+    connection->state = CONNECTION_AWAITS_OPEN;
+    return 0;
+}
+
+static int
+open_vhost(struct connection *connection, const struct amqp_connection_open *method,
+           struct amqp_error *error)
+{
+    struct shard *shard = connection->host->shard;
+    connection->vhost = catalogue_vhost_find(shard->broker->catalogue, method->virtual_host);
+    if (connection->vhost == NULL)
+        return channel_error(error, AMQP_REPLY_NOT_ALLOWED, "vhost %.*s not found",
+                             SLICE_ARGS(method->virtual_host));
+    connection->ref = ref_table_add(&shard->clients, connection);
+    if (ref_is_none(connection->ref)) {
+        connection_break(connection, "out of memory");
+        return 0;
+    }
+    connection->state = CONNECTION_OPEN;
+    wheel_cancel(&shard->wheel, &connection->timer);
+    if (connection->heartbeat_s > 0)
+        wheel_set(&shard->wheel, &connection->timer,
+                  shard->now_ms + connection->heartbeat_s * 500LL);
+    CONNECTION_SEND(connection, 0, connection_open_ok, 64, {.known_hosts = {"", 0}});
+    log_info("connection opened", LOG_STR("peer", connection->peer),
+             LOG_STR("user", connection->user), LOG_SLICE("vhost", method->virtual_host));
+    return 0;
+}
+
+/* --- Channel 0 ---------------------------------------------------------------------------------------------------- */
+
+static int
+close_by_client(struct connection *connection)
+{
+    bool was_open = connection->state == CONNECTION_OPEN;
+    connection_release(connection);
+    CONNECTION_SEND(connection, 0, connection_close_ok, 16, {.no_fields = 0});
+    if (was_open)
+        log_info("connection closed", LOG_STR("peer", connection->peer),
+                 LOG_STR("user", connection->user));
+    connection_end(connection);
+    return 0;
+}
+
+int
+connection_method(struct connection *connection, const struct amqp_method_info *info,
+                  const union amqp_method *method, struct amqp_error *error)
+{
+    enum connection_state state = connection->state;
+    if (state == CONNECTION_CLOSING) {
+        if (info->id == AMQP_connection_close_ok)
+            connection_end(connection);
+        else if (info->id == AMQP_connection_close)
+            close_by_client(connection);
+        return 0;
+    }
+    if (info->id == AMQP_connection_start_ok && state == CONNECTION_AWAITS_START_OK)
+        return start_ok(connection, &method->connection_start_ok, error);
+    if (info->id == AMQP_connection_tune_ok && state == CONNECTION_AWAITS_TUNE_OK)
+        return tune_ok(connection, &method->connection_tune_ok, error);
+    if (info->id == AMQP_connection_open && state == CONNECTION_AWAITS_OPEN)
+        return open_vhost(connection, &method->connection_open, error);
+    if (info->id == AMQP_connection_close && state >= CONNECTION_AWAITS_TUNE_OK)
+        return close_by_client(connection);
+    if (info->id == AMQP_connection_update_secret && state == CONNECTION_OPEN) {
+        /* Passwords do not expire here: there is nothing that a new one would change. */
+        CONNECTION_SEND(connection, 0, connection_update_secret_ok, 16, {.no_fields = 0});
+        return 0;
+    }
+    if (info->id == AMQP_connection_close_ok && state == CONNECTION_OPEN)
+        return channel_error(error, AMQP_REPLY_COMMAND_INVALID, "unexpected %s", info->name);
+    return channel_error(error, AMQP_REPLY_CHANNEL_ERROR,
+                         "unexpected method %s in connection state %s", info->name,
+                         state == CONNECTION_OPEN ? "running" : "starting");
+}

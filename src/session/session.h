@@ -1,0 +1,74 @@
+/* Sessions: what a client's connection is to the broker. This header is what the program that runs
+ * the threads needs; the inside is in connection.h and channel.h.
+ *
+ * Each thread has one host: its shard of the core, its loop, its connections and what these share.
+ * Everything here belongs to that thread, except session_host_has_mail. */
+#ifndef SESSION_SESSION_H
+#define SESSION_SESSION_H
+
+#include "base/random.h"
+#include "broker/shard.h"
+#include "net/address.h"
+#include "net/block_pool.h"
+#include "net/loop.h"
+#include "session/route_cache.h"
+
+enum {
+    /* Bytes read from one connection in one turn: what others wait for at the most. */
+    SESSION_READ_MAX = 128 * 1024,
+    /* More output than this waiting for a socket: the connection's queues get no credit. */
+    SESSION_OUTPUT_HIGH = 1024 * 1024,
+    /* How long a client has to answer connection.close. */
+    SESSION_CLOSE_TIMEOUT_MS = 30 * 1000,
+    /* A pause before a refused login is answered, against guessing. */
+    SESSION_LOGIN_PENALTY_MS = 3 * 1000,
+};
+
+struct session_limits {
+    uint32_t frame_max;        /* 4096 or more */
+    uint16_t channel_max;
+    uint16_t heartbeat_s;      /* proposed; 0: none */
+    uint32_t handshake_ms;
+    uint64_t message_size_max; /* of a body */
+};
+
+/* Who may come in: true, or false with the reason for the log. */
+typedef bool session_authenticate(void *context, struct slice user, struct slice password,
+                                  bool is_loopback, const char **reason);
+
+struct session_host {
+    struct shard *shard;
+    struct loop *loop;
+    struct block_pool pool;
+    struct route_cache routes;
+    struct random random;
+    struct session_limits limits;
+    session_authenticate *authenticate;
+    void *authenticate_context;
+    struct list connections;
+    struct list dirty;    /* connections with output, confirms or input to go on with */
+    struct list finished; /* closed ones, to be freed at the end of the turn */
+    _Atomic uint32_t connection_count;
+    uint8_t *read_buffer; /* of all connections: SESSION_READ_MAX and a partial frame before that */
+    size_t read_buffer_size;
+};
+
+/* -ENOMEM. The shard and the loop are lent for the host's life. */
+MUST_CHECK int session_host_init(struct session_host *host, struct shard *shard, struct loop *loop,
+                                 const struct session_limits *limits,
+                                 session_authenticate *authenticate, void *authenticate_context);
+
+/* Closes what is still open and frees everything. */
+void session_host_fini(struct session_host *host);
+
+/* A new connection: the host owns the descriptor from here on, whatever happens. */
+void session_accept(struct session_host *host, int fd, const struct address *peer);
+
+/* End of the turn: confirms and output go out, connections that ended are freed. Returns whether
+ * there is more to do at once. */
+bool session_host_flush(struct session_host *host);
+
+/* Tells every client that the broker shuts down (connection.close 320). */
+void session_host_shutdown(struct session_host *host);
+
+#endif
