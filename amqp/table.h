@@ -18,7 +18,7 @@
 #include "amqp/slice.h"
 
 /* How deep tables and arrays may nest; the outermost table counts as 1. Clients seldom pass 4. */
-#define AMQP_TABLE_MAX_DEPTH 32u
+#define AMQP_TABLE_MAX_DEPTH 128u
 
 /* The errors of amqp_table_validate. */
 #define AMQP_TABLE_MALFORMED (-1)

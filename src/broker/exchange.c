@@ -216,6 +216,13 @@ check_argument(const struct exchange *exchange, const char *name, struct slice r
     if (has_received == has_current && (!has_current || amqp_value_equal(&received, &current)))
         return 0;
     char received_text[128], current_text[128];
+    if (has_received && has_current && received.type == 'S' && current.type == 'S') {
+        snprintf(received_text, sizeof(received_text), "'%.*s'",
+                 received.bytes.size > 100 ? 100 : (int)received.bytes.size, received.bytes.data);
+        snprintf(current_text, sizeof(current_text), "'%.*s'",
+                 current.bytes.size > 100 ? 100 : (int)current.bytes.size, current.bytes.data);
+        return inequivalent(exchange, name, received_text, current_text, error);
+    }
     describe(received_text, has_received, &received);
     describe(current_text, has_current, &current);
     return inequivalent(exchange, name, received_text, current_text, error);

@@ -5,10 +5,10 @@
 
 #include "base/random.h"
 #include "broker/catalogue.h"
+#include "broker/deduplication.h"
 
 struct binding;
 struct topic_node;
-struct deduplication;
 
 struct catalogue {
     pthread_mutex_t mutex;
@@ -160,14 +160,6 @@ bool binding_is_durable(const struct binding *binding);
 
 /* Recent history: what a new queue gets. */
 void history_take(struct exchange *exchange, struct binding_history *history);
-
-/* Deduplication: whether the message of the request was seen by the exchange before; notes it. */
-bool deduplication_has_seen(struct deduplication *deduplication,
-                            const struct amqp_properties *properties, int64_t now_ms);
-/* The identifier in a message's headers, lent; false if it has none. */
-bool deduplication_key(struct slice headers, struct slice *key);
-struct deduplication *deduplication_new(struct slice arguments, struct amqp_error *error);
-void deduplication_free(struct deduplication *deduplication);
 
 /* A copy of the bytes; data is NULL when memory ran out. */
 struct slice slice_copy(struct slice from);

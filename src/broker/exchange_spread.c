@@ -83,8 +83,9 @@ hash_check(struct exchange *exchange, struct binding *binding, struct amqp_error
 {
     struct slice key = binding->routing_key;
     uint64_t weight = 0;
+    bool is_negative = key.size > 1 && key.data[0] == '-';
     bool is_number = key.size > 0 && key.size <= 9;
-    for (size_t i = 0; i < key.size && is_number; i++) {
+    for (size_t i = is_negative; i < key.size && is_number; i++) {
         is_number = key.data[i] >= '0' && key.data[i] <= '9';
         weight = weight * 10 + (uint64_t)(key.data[i] - '0');
     }
@@ -93,7 +94,7 @@ hash_check(struct exchange *exchange, struct binding *binding, struct amqp_error
                        "The binding key must be an integer: %.*s", SLICE_ARGS(key));
         return -1;
     }
-    if (weight == 0) {
+    if (weight == 0 || is_negative) {
         amqp_error_set(error, AMQP_REPLY_PRECONDITION_FAILED,
                        "The binding key must be greater than 0");
         return -1;

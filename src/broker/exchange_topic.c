@@ -41,8 +41,7 @@ node_new(struct topic_node *parent, struct slice word)
     return node;
 }
 
-/* Takes the first word off the key: false when the key was exhausted. An empty key is one empty
- * word. */
+/* Takes the first word off the key: false when the key was exhausted. An empty key has no words. */
 static bool
 next_word(struct slice *key, struct slice *word, bool *is_done)
 {
@@ -116,7 +115,7 @@ topic_add(struct exchange *exchange, struct binding *binding)
         return -ENOMEM;
     struct topic_node *node = exchange->topic;
     struct slice key = binding->routing_key, word;
-    bool is_done = false;
+    bool is_done = key.size == 0;
     while (next_word(&key, &word, &is_done)) {
         struct topic_node *next = child(node, word);
         if (next == NULL)
@@ -187,7 +186,7 @@ topic_route(struct exchange *exchange, struct router *router)
     struct catalogue *catalogue = router->catalogue;
     struct states states = {.catalogue = catalogue, .router = router};
     struct slice key = router->routing_key, word;
-    bool is_done = false;
+    bool is_done = key.size == 0;
     int current = 0;
 
     catalogue->state_mark++;

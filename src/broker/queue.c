@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "broker/deduplication.h"
 #include "broker/departure.h"
 
 enum { QUEUE_MAGIC = 0x51554555 };
@@ -143,6 +144,38 @@ note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct entry
         arm_expiry(queue, entry->deadline_ms);
 }
 
+/* --- Deduplication: of messages with the same identifier the queue holds one ---------------------- */
+
+static struct slice
+identifier_of(const void *value)
+{
+    struct slice key = {"", 0};
+    (void)deduplication_key(message_headers(value), &key);
+    return key;
+}
+
+/* False: the queue holds a message with the same identifier. */
+static bool
+note_identifier(struct queue *queue, struct message *message)
+{
+    struct slice key;
+    if (queue->identifiers == NULL || !deduplication_key(message_headers(message), &key))
+        return true;
+    if (map_find(queue->identifiers, key) != NULL)
+        return false;
+    /* Without memory to note it a duplicate may pass, which is better than losing a message. */
+    return map_insert(queue->identifiers, message) != -EEXIST;
+}
+
+static void
+forget_identifier(struct queue *queue, struct message *message)
+{
+    struct slice key;
+    if (queue->identifiers != NULL && deduplication_key(message_headers(message), &key)
+        && map_find(queue->identifiers, key) == message)
+        map_remove(queue->identifiers, key);
+}
+
 /* --- Entering and leaving ------------------------------------------------------------------------ */
 
 static struct lane *
@@ -197,6 +230,7 @@ leave(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
         queue->unacknowledged--;
     }
     lane_remove(lane, tag & TAG_SEQUENCE_MASK, entry);
+    forget_identifier(queue, message);
     atomic_fetch_sub_explicit(&queue->shard->queued_bytes, message_memory(message),
                               memory_order_relaxed);
     return message;
@@ -303,6 +337,20 @@ refuses(struct queue *queue, const struct message *message)
            && is_over(queue, queue->ready + 1, queue->ready_bytes + message->body_size);
 }
 
+/* A queue that is too long loses its oldest messages; deliveries come first. */
+static void
+keep_limit(struct queue *queue)
+{
+    struct entry *entry;
+    struct lane *lane;
+    uint64_t tag;
+    if (is_over(queue, queue->ready, queue->ready_bytes))
+        queue_run(queue);
+    while (is_over(queue, queue->ready, queue->ready_bytes)
+           && (entry = first_ready(queue, &tag, &lane)) != NULL)
+        queue_depart(queue, tag, entry, DEPARTS_MAXLEN);
+}
+
 static int64_t
 deadline_for(const struct queue *queue, const struct message *message, uint32_t delay_ms)
 {
@@ -334,19 +382,19 @@ queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, b
             return false;
         }
     }
-    if (enter(queue, message, deadline_for(queue, message, delay_ms), 0) != 0) {
+    if (!note_identifier(queue, message)) {
+        message_unref(message);
+        return true;
+    }
+    int64_t deadline_ms = deadline_for(queue, message, delay_ms);
+    if (enter(queue, message, deadline_ms, 0) != 0) {
         message_unref(message);
         return false;
     }
-    if (is_limited && is_over(queue, queue->ready, queue->ready_bytes)) {
+    if (is_limited)
+        keep_limit(queue);
+    if (deadline_ms == queue->shard->now_ms) /* a time to live of 0: to a ready consumer, or gone */
         queue_run(queue);
-        struct entry *entry;
-        struct lane *lane;
-        uint64_t tag;
-        while (is_over(queue, queue->ready, queue->ready_bytes)
-               && (entry = first_ready(queue, &tag, &lane)) != NULL)
-            queue_depart(queue, tag, entry, DEPARTS_MAXLEN);
-    }
     return true;
 }
 
@@ -433,7 +481,9 @@ static void
 subscribe(struct queue *queue, const struct mail *mail)
 {
     struct mail answer = {.reply = {.consumer = mail->subscribe.consumer}};
-    if (queue->exclusive != NULL || (mail->subscribe.exclusive && queue->consumer_count > 0)) {
+    if (queue->exclusive != NULL
+        || (mail->subscribe.exclusive
+            && (queue->consumer_count > 0 || queue->record->options.single_active_consumer))) {
         reply(queue, mail, QUEUE_EXCLUSIVE_USE, &answer);
         return;
     }
@@ -721,10 +771,12 @@ settle(struct queue *queue, const struct mail *mail)
             break;
         }
     }
-    if (subscription != NULL && subscription->turn_link.next != NULL)
+    if (subscription != NULL)
         reconsider(subscription);
     if (queue->ready > 0)
         make_runnable(queue);
+    if (mail->result == SETTLE_REQUEUED)
+        keep_limit(queue);
     publish_statistics(queue);
 }
 
@@ -760,13 +812,20 @@ queue_new(struct shard *shard, struct queue_record *record)
     queue->lane_count =
         record->options.max_priority < 0 ? 1 : (uint16_t)(record->options.max_priority + 1);
     queue->lanes = calloc(queue->lane_count, sizeof(*queue->lanes));
-    queue->ref = queue->lanes == NULL ? REF_NONE : ref_table_add(&shard->queues, queue);
+    if (record->options.deduplicates)
+        queue->identifiers = calloc(1, sizeof(*queue->identifiers));
+    bool is_whole =
+        queue->lanes != NULL && (queue->identifiers != NULL || !record->options.deduplicates);
+    queue->ref = is_whole ? ref_table_add(&shard->queues, queue) : REF_NONE;
     if (ref_is_none(queue->ref)) {
+        free(queue->identifiers);
         free(queue->lanes);
         free(queue);
         return NULL;
     }
     record->queue = queue->ref;
+    if (queue->identifiers != NULL)
+        map_init(queue->identifiers, identifier_of);
     list_init(&queue->run_link);
     list_init(&queue->able);
     list_init(&queue->blocked);
@@ -800,6 +859,10 @@ drop_everything(struct queue *queue)
         lane_fini(lane);
         free(lane);
     }
+    if (queue->identifiers != NULL)
+        map_fini(queue->identifiers);
+    free(queue->identifiers);
+    queue->identifiers = NULL;
     free(queue->lanes);
     queue->lanes = NULL;
     queue->lane_count = 0;

@@ -2,6 +2,7 @@
 #ifndef BROKER_QUEUE_H
 #define BROKER_QUEUE_H
 
+#include "base/map.h"
 #include "broker/lane.h"
 #include "broker/shard.h"
 
@@ -41,6 +42,7 @@ struct queue {
     struct timer expiry_timer;
     struct timer unused_timer; /* x-expires */
     int64_t used_ms;
+    struct map *identifiers; /* of the messages, where the queue deduplicates; else NULL */
     bool had_consumer, is_deleted;
 };
 

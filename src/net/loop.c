@@ -143,8 +143,11 @@ loop_wait(struct loop *loop, int timeout_ms)
     count = epoll_wait(loop->epoll_fd, loop->batch, LOOP_BATCH, timeout_ms);
     if (timeout_ms != 0)
         atomic_store_explicit(&loop->is_sleeping, 0, memory_order_relaxed);
+    int error = errno;
+    if (loop->woke != NULL)
+        loop->woke(loop->context);
     if (count < 0)
-        return errno == EINTR ? 0 : -errno;
+        return error == EINTR ? 0 : -error;
     loop->batch_count = count;
     for (loop->batch_next = 0; loop->batch_next < loop->batch_count;) {
         struct epoll_event event = loop->batch[loop->batch_next++];

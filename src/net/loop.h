@@ -31,6 +31,7 @@ struct loop {
     struct io wake; /* its eventfd */
     atomic_int is_sleeping; /* 0 or 1 */
     bool (*has_mail)(void *context);
+    void (*woke)(void *context); /* set by the owner, or NULL: the wait is over, events follow */
     void *context;
     int batch_next, batch_count; /* of the batch that is being dispatched */
     struct epoll_event batch[LOOP_BATCH];
@@ -66,7 +67,9 @@ void loop_remove(struct loop *loop, struct io *io);
  * sleep. Costs a fence and a load when the loop is awake. */
 void loop_wake(struct loop *loop);
 
-/* Waits for events up to timeout_ms (0: only looks, -1: for ever) and dispatches one batch. Does not
+/* loop->woke is where the owner reads the clock: handlers must not reckon from when the wait began.
+ *
+ * Waits for events up to timeout_ms (0: only looks, -1: for ever) and dispatches one batch. Does not
  * sleep when has_mail says so. Returns how many events were dispatched, 0 also after a wake or a
  * signal, or -errno. */
 MUST_CHECK int loop_wait(struct loop *loop, int timeout_ms);

@@ -78,6 +78,13 @@ has_mail(void *context)
 }
 
 static void
+read_clock(void *context)
+{
+    struct worker *worker = context;
+    shard_set_time(worker->shard, clock_monotonic_ms(), clock_wall_ms());
+}
+
+static void
 wake(void *context)
 {
     struct worker *worker = context;
@@ -122,7 +129,6 @@ static void
 run(struct worker *worker)
 {
     for (;;) {
-        shard_set_time(worker->shard, clock_monotonic_ms(), clock_wall_ms());
         if (!worker->is_stopping
             && atomic_load_explicit(&worker->server->is_stopping, memory_order_acquire))
             begin_stop(worker);
@@ -166,12 +172,13 @@ server_init(struct server *server, uint32_t threads, const struct session_limits
         if (status != 0)
             return status;
         server->worker_count++;
+        worker->loop.woke = read_clock;
         if (session_host_init(&worker->host, worker->shard, &worker->loop, limits, authenticate,
                               authenticate_context)
             != 0)
             return -ENOMEM;
         worker->has_host = true;
-        shard_set_time(worker->shard, clock_monotonic_ms(), clock_wall_ms());
+        read_clock(worker);
         shard_set_host(worker->shard, (struct client_ops){.receive = channel_receive}, wake,
                        worker);
     }

@@ -234,13 +234,15 @@ channel_method(struct channel *channel, const struct amqp_method_info *info,
         }
         return 0;
     }
-    if (channel->publish.is_expecting_header)
+    if (channel->publish.is_expecting_header || channel->publish.is_expecting_body) {
+        error->class_id = AMQP_basic_publish >> 16;
+        error->method_id = AMQP_basic_publish & 0xffff;
         return channel_error(error, AMQP_REPLY_UNEXPECTED_FRAME,
-                             "expected content header for class 60, got non content header frame "
-                             "instead");
-    if (channel->publish.is_expecting_body)
-        return channel_error(error, AMQP_REPLY_UNEXPECTED_FRAME,
-                             "expected content body, got non content body frame instead");
+                             channel->publish.is_expecting_header
+                                 ? "expected content header for class 60, got non content header "
+                                   "frame instead"
+                                 : "expected content body, got non content body frame instead");
+    }
     channel_handler *handler = handlers[info->index];
     if (handler == NULL)
         return channel_error(error, AMQP_REPLY_COMMAND_INVALID, "unimplemented method");

@@ -230,6 +230,8 @@ declare_passive(struct channel *channel, struct slice name, bool no_wait,
             send_declare_ok(channel, name, 0, 1);
         return 0;
     }
+    if (name.size == 0)
+        return no_queue(channel, name, error);
     if (channel_find_queue(channel, &name, &found, error) != 0)
         return -1;
     remember_last(channel, name);

@@ -51,7 +51,7 @@ static void
 method_error(struct connection *connection, struct channel *channel, struct amqp_error *error,
              const struct amqp_method_info *info)
 {
-    if (info != NULL) {
+    if (info != NULL && error->class_id == 0) {
         error->class_id = (uint16_t)(info->id >> 16);
         error->method_id = (uint16_t)info->id;
     }
@@ -79,7 +79,7 @@ decode_method(struct connection *connection, struct slice payload, union amqp_me
         connection_fail(connection, &error);
         return NULL;
     }
-    if (!info->decode(&reader, method)) {
+    if (!info->decode(&reader, method) || !amqp_reader_done(&reader)) {
         amqp_error_set(&error, AMQP_REPLY_FRAME_ERROR, "cannot decode the arguments of %s",
                        info->name);
         connection_fail(connection, &error);
@@ -113,7 +113,7 @@ on_method(struct connection *connection, uint16_t number, struct slice payload)
                            "number of channels opened (%u) has reached the negotiated channel_max "
                            "(%u)",
                            connection->channel_count, connection->channel_max);
-            method_error(connection, NULL, &error, info);
+            connection_fail(connection, &error);
         } else if (channel_new(connection, number) == NULL) {
             connection_break(connection, "out of memory");
         } else {
@@ -145,7 +145,8 @@ on_content(struct connection *connection, const struct amqp_frame *frame)
     if (connection->state == CONNECTION_CLOSING || (channel != NULL && channel->is_closing))
         return;
     if (channel == NULL) {
-        amqp_error_set(&error, AMQP_REPLY_CHANNEL_ERROR, "expected 'channel.open'");
+        amqp_error_set(&error, AMQP_REPLY_UNEXPECTED_FRAME,
+                       "expected method frame, got non method frame instead");
         connection_fail(connection, &error);
         return;
     }
@@ -178,9 +179,10 @@ on_frame(struct connection *connection, const struct amqp_frame *frame)
         on_method(connection, frame->channel, frame->payload);
         break;
     case AMQP_FRAME_HEARTBEAT:
-        if (frame->channel != 0 || frame->payload.size != 0)
-            fail(connection, AMQP_REPLY_UNEXPECTED_FRAME,
-                 "a heartbeat belongs on channel 0 and is empty");
+        if (frame->payload.size != 0)
+            fail(connection, AMQP_REPLY_FRAME_ERROR, "type 8: a heartbeat has no content");
+        else if (frame->channel != 0)
+            fail(connection, AMQP_REPLY_UNEXPECTED_FRAME, "a heartbeat belongs on channel 0");
         break;
     default:
         if (frame->channel == 0)

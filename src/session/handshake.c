@@ -291,6 +291,6 @@ connection_method(struct connection *connection, const struct amqp_method_info *
     if (info->id == AMQP_connection_close_ok && state == CONNECTION_OPEN)
         return channel_error(error, AMQP_REPLY_COMMAND_INVALID, "unexpected %s", info->name);
     return channel_error(error, AMQP_REPLY_CHANNEL_ERROR,
-                         "unexpected method %s in connection state %s", info->name,
+                         "unexpected method in connection state %s",
                          state == CONNECTION_OPEN ? "running" : "starting");
 }

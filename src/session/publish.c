@@ -285,25 +285,21 @@ publish_check_exchange(struct channel *channel, const struct message *message,
     return status == ROUTE_OK ? 0 : no_such_exchange(channel, message, status, error);
 }
 
-/* The route of a message. NULL with the error. */
+/* The route of a message to its own and these further keys. NULL with the error. */
 static const struct route *
 find_route(struct channel *channel, struct message *message,
-           const struct amqp_properties *properties, struct amqp_error *error)
+           const struct amqp_properties *properties, const struct slice *keys, size_t key_count,
+           struct amqp_error *error)
 {
     struct session_host *host = channel->connection->host;
-    struct slice keys[KEYS_MAX];
     struct route_request request = {
         .exchange = message_exchange(message),
         .routing_key = message_routing_key(message),
+        .more_keys = keys,
+        .more_key_count = key_count,
         .properties = properties,
         .message = message,
     };
-    if ((message->flags & MESSAGE_HAS_HEADERS) != 0) {
-        size_t count = message_more_keys(properties->headers, "CC", keys, KEYS_MAX);
-        count += message_more_keys(properties->headers, "BCC", keys + count, KEYS_MAX - count);
-        request.more_keys = keys;
-        request.more_key_count = count;
-    }
     const struct route *route = route_cache_find(
         &host->routes, host->shard->broker->catalogue, channel->connection->vhost,
         message_prefix(message), &request, host->shard->now_ms, &channel->route_hint);
@@ -318,22 +314,27 @@ find_route(struct channel *channel, struct message *message,
     return route;
 }
 
-/* A reply to somebody's request: not through an exchange, but to the channel that waits for it. */
-static int
-publish_reply(struct channel *channel, struct message *message, bool mandatory)
+/* A reply to somebody's request goes to the channel that waits for it, if its key says so. */
+static bool
+send_reply(struct channel *channel, struct message *message, struct slice key)
 {
-    uint64_t number = 0;
-    if (channel->mode == CHANNEL_CONFIRMS)
-        number = confirms_add(&channel->confirms, 0);
-    if (!reply_to_publish(channel, message_routing_key(message), message)) {
-        if (mandatory)
-            send_return(channel, message, AMQP_REPLY_NO_ROUTE, "NO_ROUTE");
-        message_unref(message);
-    }
-    if (number != 0 && !list_is_linked(&channel->confirm_link))
-        list_push_back(&channel->connection->confirming, &channel->confirm_link);
-    connection_dirty(channel->connection);
-    return 0;
+    if (!slice_starts_with(key, SLICE(REPLY_TO_NAME ".")))
+        return false;
+    if (reply_to_publish(channel, key, message_ref(message)))
+        return true;
+    message_unref(message);
+    return false;
+}
+
+/* The default exchange also reaches channels that wait for replies: how many there were. */
+static uint32_t
+send_replies(struct channel *channel, struct message *message, const struct slice *keys,
+             size_t key_count)
+{
+    uint32_t sent = send_reply(channel, message, message_routing_key(message));
+    for (size_t i = 0; i < key_count; i++)
+        sent += send_reply(channel, message, keys[i]);
+    return sent;
 }
 
 int
@@ -341,15 +342,23 @@ publish_message(struct channel *channel, struct message *message,
                 const struct amqp_properties *properties, bool mandatory, struct amqp_error *error)
 {
     struct connection *connection = channel->connection;
-    if (message_exchange(message).size == 0
-        && slice_starts_with(message_routing_key(message), SLICE(REPLY_TO_NAME ".")))
-        return publish_reply(channel, message, mandatory);
-    const struct route *route = find_route(channel, message, properties, error);
+    struct shard *shard = connection->host->shard;
+    struct slice keys[KEYS_MAX];
+    size_t key_count = 0;
+    uint32_t replies = 0;
+    if ((message->flags & MESSAGE_HAS_HEADERS) != 0) {
+        key_count = message_more_keys(properties->headers, "CC", keys, KEYS_MAX);
+        key_count += message_more_keys(properties->headers, "BCC", keys + key_count,
+                                       KEYS_MAX - key_count);
+    }
+    if (message_exchange(message).size == 0)
+        replies = send_replies(channel, message, keys, key_count);
+    const struct route *route = find_route(channel, message, properties, keys, key_count, error);
     if (route == NULL) {
         message_unref(message);
         return -1;
     }
-    if (UNLIKELY(route->count == 0 && mandatory && !route->is_duplicate))
+    if (UNLIKELY(mandatory && route->count == 0 && replies == 0 && !route->is_duplicate))
         send_return(channel, message, AMQP_REPLY_NO_ROUTE, "NO_ROUTE");
     uint64_t number = 0;
     if (channel->mode == CHANNEL_CONFIRMS) {
@@ -362,9 +371,7 @@ publish_message(struct channel *channel, struct message *message,
     } else if (channel->mode == CHANNEL_TRANSACTIONAL) {
         transaction_expects(channel, route->may_reject_count);
     }
-    atomic_fetch_add_explicit(&connection->host->shard->statistics.published, 1,
-                              memory_order_relaxed);
-    shard_publish(connection->host->shard, route, message, channel->ref, number);
+    shard_publish(shard, route, message, channel->ref, number);
     return 0;
 }
 

@@ -222,15 +222,11 @@ START_TEST(unknown_words_are_refused)
     refuse(SLICE("\17x-queue-versionb\3"),
            INVALID("x-queue-version") ": \"unsupported queue version '3'\"");
     refuse(SLICE("\12x-overflowS\0\0\0\2\xFF\n"),
-           INVALID("x-overflow") ": invalid_overflow: expected one of 'drop-head', "
-                                 "'reject-publish', 'reject-publish-dlx', got '?\?'");
+           INVALID("x-overflow") ": invalid_overflow");
     refuse(SLICE(QUORUM "\26x-dead-letter-strategyS\0\0\0\3foo"),
-           INVALID("x-dead-letter-strategy") ": invalid_dlx_strategy: expected one of "
-                                             "'at-most-once', 'at-least-once', got 'foo'");
+           INVALID("x-dead-letter-strategy") ": invalid_dlx_strategy");
     refuse(SLICE(QUORUM "\26x-queue-leader-locatorS\0\0\0\3foo"),
-           INVALID("x-queue-leader-locator") ": invalid_queue_locator_arg: expected one of "
-                                             "'client-local', 'balanced', 'random', "
-                                             "'least-leaders', got 'foo'");
+           INVALID("x-queue-leader-locator") ": invalid_queue_locator_arg");
 }
 END_TEST
 

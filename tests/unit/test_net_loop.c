@@ -156,6 +156,49 @@ START_TEST(a_loop_with_mail_does_not_sleep)
 }
 END_TEST
 
+struct clock_reader {
+    struct io io;
+    int readings, readings_at_event;
+};
+
+static void
+take_reading(void *context)
+{
+    ((struct clock_reader *)context)->readings++;
+}
+
+static void
+note_readings(struct io *io, uint32_t events)
+{
+    struct clock_reader *reader = (struct clock_reader *)(void *)io;
+
+    (void)events;
+    reader->readings_at_event = reader->readings;
+}
+
+/* A connection that came after a long sleep was timed out at once: its time-out was reckoned from
+ * before the sleep. */
+START_TEST(the_clock_is_read_between_sleeping_and_handling)
+{
+    struct loop other;
+    struct clock_reader reader = {.readings_at_event = -1};
+    int ends[2];
+
+    ck_assert_int_eq(pipe(ends), 0);
+    ck_assert_int_eq(write(ends[1], "x", 1), 1);
+    ck_assert_int_eq(loop_init(&other, NULL, &reader), 0);
+    other.woke = take_reading;
+    io_init(&reader.io, ends[0], note_readings);
+    ck_assert_int_eq(loop_add(&other, &reader.io, EPOLLIN), 0);
+    ck_assert_int_eq(loop_wait(&other, -1), 1);
+    ck_assert_int_eq(reader.readings_at_event, 1);
+    loop_remove(&other, &reader.io);
+    loop_fini(&other);
+    close(ends[0]);
+    close(ends[1]);
+}
+END_TEST
+
 START_TEST(a_timeout_ends_the_sleep)
 {
     int64_t before_ms = clock_monotonic_ms();
@@ -258,6 +301,7 @@ main(void)
     tcase_add_test(events, what_is_removed_while_its_event_waits_is_not_called);
     tcase_add_test(events, the_end_of_a_peer_is_an_event);
     tcase_add_test(events, a_timeout_ends_the_sleep);
+    tcase_add_test(events, the_clock_is_read_between_sleeping_and_handling);
     tcase_add_test(events, waking_an_awake_loop_costs_no_event);
     suite_add_tcase(suite, events);
     tcase_set_timeout(wakes, 30);

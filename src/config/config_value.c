@@ -1,0 +1,328 @@
+/* Values: from a scalar of YAML to the field of a setting, by type, with its range.
+ *
+ * What YAML 1.1, YAML 1.2 and people read differently is not taken at all: 010 (eight or ten), 0x10,
+ * 1_000, yes and on. */
+#include "config/config_internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+
+static const struct unit size_units[] = {
+    {"KiB", UINT64_C(1) << 10}, {"MiB", UINT64_C(1) << 20}, {"GiB", UINT64_C(1) << 30},
+    {"kB", UINT64_C(1000)},     {"MB", UINT64_C(1000000)},  {"GB", UINT64_C(1000000000)},
+};
+
+static const struct unit duration_units[] = {
+    {"ms", 1},
+    {"s", UINT64_C(1000)},
+    {"m", UINT64_C(60000)},
+    {"h", UINT64_C(3600000)},
+};
+
+/* Names by their values. */
+static const char *const log_format_names[] = {
+    [LOG_FORMAT_TEXT] = "text",
+    [LOG_FORMAT_JSON] = "json",
+};
+
+static const char *const log_level_names[] = {
+    [LOG_LEVEL_ERROR] = "error",
+    [LOG_LEVEL_WARN] = "warn",
+    [LOG_LEVEL_INFO] = "info",
+    [LOG_LEVEL_DEBUG] = "debug",
+};
+
+struct choices {
+    const char *const *names;
+    size_t count;
+};
+
+static struct choices
+choices_of(enum setting_type type)
+{
+    switch (type) {
+    case SETTING_LOG_LEVEL:
+        return (struct choices){log_level_names, ARRAY_SIZE(log_level_names)};
+    case SETTING_LOG_FORMAT:
+        return (struct choices){log_format_names, ARRAY_SIZE(log_format_names)};
+    default:
+        return (struct choices){NULL, 0};
+    }
+}
+
+/* Takes the decimal digits from the front. False without any, with a 0 before others, and beyond 64
+ * bits. */
+static bool
+take_number(struct slice *text, uint64_t *number)
+{
+    uint64_t value = 0;
+    size_t size = 0;
+
+    while (size < text->size && text->data[size] >= '0' && text->data[size] <= '9') {
+        uint64_t digit = (uint64_t)(text->data[size++] - '0');
+
+        if (value > (UINT64_MAX - digit) / 10)
+            return false;
+        value = value * 10 + digit;
+    }
+    if (size == 0 || (size > 1 && text->data[0] == '0'))
+        return false;
+    *text = (struct slice){.data = text->data + size, .size = text->size - size};
+    *number = value;
+    return true;
+}
+
+static bool
+apply_unit(struct slice name, const struct unit *units, size_t count, uint64_t *number)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (!slice_is(name, units[i].name))
+            continue;
+        if (*number > UINT64_MAX / units[i].factor)
+            return false;
+        *number *= units[i].factor;
+        return true;
+    }
+    return false;
+}
+
+static bool
+parse_size(struct slice text, uint64_t *bytes)
+{
+    return take_number(&text, bytes)
+           && (text.size == 0
+               || apply_unit(text, size_units, ARRAY_SIZE(size_units), bytes));
+}
+
+/* A number without a unit says nothing, except 0. */
+static bool
+parse_duration(struct slice text, uint64_t *milliseconds)
+{
+    if (!take_number(&text, milliseconds))
+        return false;
+    return (text.size == 0 && *milliseconds == 0)
+           || apply_unit(text, duration_units, ARRAY_SIZE(duration_units), milliseconds);
+}
+
+static bool
+parse_choice(struct slice text, struct choices choices, uint64_t *value)
+{
+    for (size_t i = 0; i < choices.count; i++) {
+        if (slice_is(text, choices.names[i])) {
+            *value = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool
+in_range(const struct setting *setting, uint64_t value)
+{
+    return value >= setting->minimum && value <= setting->maximum;
+}
+
+/* The number that goes into the field, when the scalar is one of this setting's type and range. */
+static bool
+parse_number(const struct setting *setting, struct config_scalar scalar, uint64_t *value)
+{
+    struct slice text = scalar.text;
+
+    switch (setting->type) {
+    case SETTING_INTEGER:
+        return scalar.is_plain && take_number(&text, value) && text.size == 0
+               && in_range(setting, *value);
+    case SETTING_SIZE:
+        return parse_size(text, value) && in_range(setting, *value);
+    case SETTING_DURATION:
+        return parse_duration(text, value) && in_range(setting, *value);
+    case SETTING_SECONDS:
+        if (!parse_duration(text, value) || !in_range(setting, *value) || *value % 1000 != 0)
+            return false;
+        *value /= 1000;
+        return true;
+    case SETTING_BOOL:
+        *value = slice_is(text, "true");
+        return scalar.is_plain && (*value != 0 || slice_is(text, "false"));
+    case SETTING_LOG_LEVEL:
+    case SETTING_LOG_FORMAT:
+        return parse_choice(text, choices_of(setting->type), value);
+    case SETTING_TEXT:
+    case SETTING_ADDRESSES:
+        break;
+    }
+    return false;
+}
+
+/* Puts the number into a field of its width; false when it does not fit (the table is wrong then). */
+static bool
+put_number(void *field, size_t size, uint64_t value)
+{
+    uint8_t value8 = (uint8_t)value;
+    uint16_t value16 = (uint16_t)value;
+    uint32_t value32 = (uint32_t)value;
+
+    if (size == sizeof(value8) && value8 == value)
+        memcpy(field, &value8, size);
+    else if (size == sizeof(value16) && value16 == value)
+        memcpy(field, &value16, size);
+    else if (size == sizeof(value32) && value32 == value)
+        memcpy(field, &value32, size);
+    else if (size == sizeof(value))
+        memcpy(field, &value, size);
+    else
+        return false;
+    return true;
+}
+
+bool
+config_scalar_is_null(struct config_scalar scalar)
+{
+    static const char *const nulls[] = {"", "~", "null", "Null", "NULL"};
+
+    for (size_t i = 0; scalar.is_plain && i < ARRAY_SIZE(nulls); i++) {
+        if (slice_is(scalar.text, nulls[i]))
+            return true;
+    }
+    return false;
+}
+
+/* Does YAML take a plain scalar for something other than text: nothing, a boolean (of YAML 1.2) or a
+ * number (anything from digits and what may stand in one)? */
+static bool
+is_text(struct config_scalar scalar)
+{
+    static const char *const booleans[] = {"true", "True", "TRUE", "false", "False", "FALSE"};
+    bool has_digit = false;
+
+    if (!scalar.is_plain)
+        return true;
+    if (config_scalar_is_null(scalar))
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(booleans); i++) {
+        if (slice_is(scalar.text, booleans[i]))
+            return false;
+    }
+    for (size_t i = 0; i < scalar.text.size; i++) {
+        char c = scalar.text.data[i];
+
+        if (c >= '0' && c <= '9')
+            has_digit = true;
+        else if (strchr("+-.eE_", c) == NULL || c == '\0')
+            return true;
+    }
+    return !has_digit;
+}
+
+/* Copies with the 0, and clears the rest, so that equal settings are equal bytes. */
+static bool
+store_text(const struct setting *setting, struct config_scalar scalar, char *field)
+{
+    struct slice text = scalar.text;
+
+    if (!is_text(scalar) || !in_range(setting, text.size) || text.size >= setting->size
+        || memchr(text.data, '\0', text.size) != NULL)
+        return false;
+    memset(field, 0, setting->size);
+    memcpy(field, text.data, text.size);
+    return true;
+}
+
+bool
+setting_store(const struct setting *setting, struct config_scalar scalar, struct settings *settings)
+{
+    char *field = (char *)settings + setting->offset;
+    uint64_t value = 0;
+
+    if (setting->type == SETTING_TEXT)
+        return store_text(setting, scalar, field);
+    return parse_number(setting, scalar, &value) && put_number(field, setting->size, value);
+}
+
+/* A number in the greatest unit that divides it: "4KiB", "100ms", "1h". */
+static void
+describe_units(uint64_t value, const struct unit *units, size_t count, const char *plain,
+               char out[32])
+{
+    const struct unit *best = NULL;
+
+    for (size_t i = 0; i < count; i++) {
+        if (value != 0 && value % units[i].factor == 0
+            && (best == NULL || units[i].factor > best->factor))
+            best = &units[i];
+    }
+    if (best != NULL)
+        snprintf(out, 32, "%" PRIu64 "%s", value / best->factor, best->name);
+    else
+        snprintf(out, 32, "%" PRIu64 "%s", value, plain);
+}
+
+static void
+describe_choices(struct choices choices, char out[CONFIG_EXPECTED_MAX])
+{
+    size_t used = (size_t)snprintf(out, CONFIG_EXPECTED_MAX, "one of");
+
+    for (size_t i = 0; i < choices.count && used < CONFIG_EXPECTED_MAX; i++)
+        used += (size_t)snprintf(out + used, CONFIG_EXPECTED_MAX - used, "%s %s",
+                                 i > 0 ? "," : "", choices.names[i]);
+}
+
+static void
+describe_duration(const struct setting *setting, const char *name, char out[CONFIG_EXPECTED_MAX])
+{
+    char from[32], to[32];
+
+    describe_units(setting->minimum, duration_units, ARRAY_SIZE(duration_units), "", from);
+    describe_units(setting->maximum, duration_units, ARRAY_SIZE(duration_units), "", to);
+    snprintf(out, CONFIG_EXPECTED_MAX, "%s from %s to %s (as 10s, 5m or 1h)", name, from, to);
+}
+
+const char *
+setting_expected(const struct setting *setting, char out[CONFIG_EXPECTED_MAX])
+{
+    char from[32], to[32];
+
+    switch (setting->type) {
+    case SETTING_INTEGER:
+        snprintf(out, CONFIG_EXPECTED_MAX, "an integer from %" PRIu64 " to %" PRIu64,
+                 setting->minimum, setting->maximum);
+        break;
+    case SETTING_SIZE:
+        describe_units(setting->minimum, size_units, 3, " bytes", from);
+        describe_units(setting->maximum, size_units, 3, " bytes", to);
+        snprintf(out, CONFIG_EXPECTED_MAX,
+                 "a size from %s to %s (bytes, or as 128KiB, 16MiB, 16MB)", from, to);
+        break;
+    case SETTING_DURATION:
+        describe_duration(setting, "a duration", out);
+        break;
+    case SETTING_SECONDS:
+        describe_duration(setting, "a duration in whole seconds", out);
+        break;
+    case SETTING_BOOL:
+        snprintf(out, CONFIG_EXPECTED_MAX, "true or false, without quotes");
+        break;
+    case SETTING_LOG_LEVEL:
+    case SETTING_LOG_FORMAT:
+        describe_choices(choices_of(setting->type), out);
+        break;
+    case SETTING_TEXT:
+        snprintf(out, CONFIG_EXPECTED_MAX,
+                 "a text of %" PRIu64 " to %" PRIu64 " bytes (in quotes, if it looks like a number)",
+                 setting->minimum, setting->maximum);
+        break;
+    case SETTING_ADDRESSES:
+        snprintf(out, CONFIG_EXPECTED_MAX,
+                 "ADDRESS:PORT (as 127.0.0.1:5672 or \"*:5672\"), or a list of %" PRIu64
+                 " to %" PRIu64,
+                 setting->minimum, setting->maximum);
+        break;
+    }
+    return out;
+}

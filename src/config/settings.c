@@ -1,0 +1,201 @@
+/* The table of settings: how a key finds its line, and which keys an unknown one resembles. */
+#include "config/config_internal.h"
+
+#include <assert.h>
+#include <limits.h>
+#include <string.h>
+
+#define SETTING(path_, type_, field_, default_, minimum_, maximum_, summary_)                      \
+    {.path = (path_),                                                                              \
+     .type = SETTING_##type_,                                                                      \
+     .offset = offsetof(struct settings, field_),                                                  \
+     .size = sizeof(((struct settings *)0)->field_),                                               \
+     .default_text = (default_),                                                                   \
+     .minimum = (minimum_),                                                                        \
+     .maximum = (maximum_),                                                                        \
+     .summary = (summary_)},
+const struct setting setting_table[SETTING_COUNT] = {
+#include "config/settings.def"
+};
+#undef SETTING
+
+#define SETTING(path_, ...)                                                                        \
+    _Static_assert(sizeof(path_) <= SETTING_PATH_MAX, path_ " is longer than SETTING_PATH_MAX");
+#include "config/settings.def"
+#undef SETTING
+
+void
+settings_init(struct settings *settings)
+{
+    *settings = (struct settings){.threads = 0};
+    for (size_t i = 0; i < SETTING_COUNT; i++) {
+        const struct setting *setting = &setting_table[i];
+        struct slice text = slice_from(setting->default_text);
+        bool is_good;
+
+        if (setting->type == SETTING_ADDRESSES)
+            is_good = setting_store_address(text, &settings->listen) == NULL;
+        else
+            is_good = setting_store(setting, (struct config_scalar){text, .is_plain = true},
+                                    settings);
+        assert(is_good);
+        (void)is_good;
+    }
+}
+
+void
+settings_fini(struct settings *settings)
+{
+    *settings = (struct settings){.threads = 0};
+}
+
+/* Is the path that of the section, the name and this end? */
+static bool
+path_continues(const char *path, struct setting_key key)
+{
+    size_t size = key.section.size + key.name.size;
+
+    return strlen(path) >= size && memcmp(path, key.section.data, key.section.size) == 0
+           && memcmp(path + key.section.size, key.name.data, key.name.size) == 0;
+}
+
+const struct setting *
+setting_find(struct setting_key key)
+{
+    for (size_t i = 0; i < SETTING_COUNT; i++) {
+        const char *path = setting_table[i].path;
+
+        if (path_continues(path, key) && path[key.section.size + key.name.size] == '\0')
+            return memchr(key.name.data, '.', key.name.size) == NULL ? &setting_table[i] : NULL;
+    }
+    return NULL;
+}
+
+const struct setting *
+setting_find_section(struct setting_key key)
+{
+    for (size_t i = 0; i < SETTING_COUNT; i++) {
+        const char *path = setting_table[i].path;
+
+        if (path_continues(path, key) && path[key.section.size + key.name.size] == '.')
+            return memchr(key.name.data, '.', key.name.size) == NULL ? &setting_table[i] : NULL;
+    }
+    return NULL;
+}
+
+/* The name of the key at this place of a path: up to the next '.' or the end. */
+static struct slice
+name_at(const char *path, size_t begin)
+{
+    return (struct slice){.data = path + begin, .size = strcspn(path + begin, ".")};
+}
+
+struct slice
+setting_next_name(struct slice section, struct slice previous)
+{
+    bool has_passed = previous.size == 0;
+
+    for (size_t i = 0; i < SETTING_COUNT; i++) {
+        const char *path = setting_table[i].path;
+        struct slice name;
+
+        if (!slice_starts_with(slice_from(path), section))
+            continue;
+        name = name_at(path, section.size);
+        if (slice_equal(name, previous))
+            has_passed = true;
+        else if (has_passed)
+            return name;
+    }
+    return (struct slice){.data = "", .size = 0};
+}
+
+static char
+lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+static unsigned
+least(unsigned a, unsigned b)
+{
+    return a < b ? a : b;
+}
+
+/* How many letters one has to insert, remove, replace or exchange with their neighbour to make one
+ * name of the other (optimal string alignment); capitals count as small letters. Names as long as no
+ * setting's are as far as can be. */
+static unsigned
+edit_distance(struct slice a, struct slice b)
+{
+    unsigned rows[3][SETTING_PATH_MAX + 1];
+
+    if (a.size > SETTING_PATH_MAX || b.size > SETTING_PATH_MAX)
+        return UINT_MAX;
+    for (size_t j = 0; j <= b.size; j++)
+        rows[0][j] = (unsigned)j;
+    for (size_t i = 1; i <= a.size; i++) {
+        const unsigned *second = rows[(i + 1) % 3], *above = rows[(i + 2) % 3];
+        unsigned *row = rows[i % 3];
+
+        row[0] = (unsigned)i;
+        for (size_t j = 1; j <= b.size; j++) {
+            char x = lower(a.data[i - 1]), y = lower(b.data[j - 1]);
+
+            row[j] = least(least(above[j], row[j - 1]) + 1, above[j - 1] + (x != y));
+            if (i > 1 && j > 1 && x == lower(b.data[j - 2]) && lower(a.data[i - 2]) == y)
+                row[j] = least(row[j], second[j - 2] + 1);
+        }
+    }
+    return rows[a.size % 3][b.size];
+}
+
+static void
+write_path(char out[SETTING_PATH_MAX], struct slice section, struct slice name)
+{
+    assert(section.size + name.size < SETTING_PATH_MAX);
+    memcpy(out, section.data, section.size);
+    memcpy(out + section.size, name.data, name.size);
+    out[section.size + name.size] = '\0';
+}
+
+/* A setting that has this name in another section, or the whole path where a name is expected
+ * ("log.level: info"). */
+static const struct setting *
+find_elsewhere(struct slice name)
+{
+    for (size_t i = 0; i < SETTING_COUNT; i++) {
+        const char *path = setting_table[i].path;
+        const char *dot = strrchr(path, '.');
+
+        if (slice_is(name, path) || slice_is(name, dot != NULL ? dot + 1 : path))
+            return &setting_table[i];
+    }
+    return NULL;
+}
+
+bool
+setting_suggest(struct setting_key key, char out[SETTING_PATH_MAX])
+{
+    const struct slice none = {.data = "", .size = 0};
+    const struct setting *elsewhere = find_elsewhere(key.name);
+    struct slice nearest = none;
+    unsigned best = key.name.size <= 4 ? 1 : key.name.size <= 8 ? 2 : 3;
+
+    if (elsewhere != NULL) {
+        write_path(out, none, slice_from(elsewhere->path));
+        return true;
+    }
+    for (struct slice name = setting_next_name(key.section, none); name.size > 0;
+         name = setting_next_name(key.section, name)) {
+        unsigned distance = edit_distance(key.name, name);
+
+        if (distance <= best && (nearest.size == 0 || distance < best)) {
+            nearest = name;
+            best = distance;
+        }
+    }
+    if (nearest.size > 0)
+        write_path(out, key.section, nearest);
+    return nearest.size > 0;
+}
