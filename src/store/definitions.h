@@ -1,0 +1,87 @@
+/* The definitions: what exists and is durable. Vhosts, exchanges, queues, bindings, kept in one
+ * SQLite database, `definitions.sqlite` in the data directory.
+ *
+ * Changes are handed over in order, copied, and written by a thread of their own: all that gathered
+ * while one transaction was being committed go into the next, so many declarations share a sync.
+ * Whoever must not answer before a change is on disk compares its sequence number with
+ * definitions_durable().
+ *
+ * This module knows no broker: names and tables are bytes to it. Errors are negative errno values
+ * with a text for people. */
+#ifndef STORE_DEFINITIONS_H
+#define STORE_DEFINITIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "amqp/slice.h"
+#include "base/compiler.h"
+
+enum { DEFINITIONS_TEXT_SIZE = 512 };
+
+struct definitions;
+
+enum definition_kind {
+    DEFINITION_VHOST,
+    DEFINITION_EXCHANGE,
+    DEFINITION_QUEUE,
+    DEFINITION_BINDING,
+};
+
+struct definition {
+    enum definition_kind kind;
+    struct slice vhost;
+    struct slice name;        /* of the exchange or queue; of a binding's source exchange */
+    uint64_t queue_id;        /* of a queue; of the store of a delayed exchange, else 0 */
+    struct slice type;        /* of an exchange */
+    bool auto_delete, internal;
+    struct slice arguments;   /* a field table's content: bytes here; part of a binding's identity */
+    struct slice destination; /* of a binding */
+    bool destination_is_exchange;
+    struct slice routing_key;
+};
+
+/* Opens the database in the directory (which exists), making it, or bringing an older schema up to
+ * date. Refuses a newer schema, a damaged file and a file that another process has open, in a text
+ * that names the file. */
+MUST_CHECK int definitions_open(struct definitions **definitions, const char *directory,
+                                char error[DEFINITIONS_TEXT_SIZE]);
+
+/* Calls visit for every definition: vhosts, then exchanges, then queues, then bindings, each kind in
+ * the order in which they were made. The slices are lent for the call. Anything but 0 from visit ends
+ * it and is returned. Before definitions_start. */
+MUST_CHECK int definitions_load(struct definitions *definitions,
+                                int (*visit)(void *context, const struct definition *definition),
+                                void *context, char error[DEFINITIONS_TEXT_SIZE]);
+
+/* The highest queue id that was ever given, also to queues that are gone. */
+uint64_t definitions_highest_queue_id(const struct definitions *definitions);
+
+/* Whether the broker that wrote last ended in order (definitions_close with is_clean). */
+bool definitions_was_clean(const struct definitions *definitions);
+
+/* Starts the thread, and notes that the broker is running (so it was not clean if it dies).
+ * durable(context) is called on that thread after each commit and when committing has failed: it
+ * should only wake somebody. */
+MUST_CHECK int definitions_start(struct definitions *definitions, void (*durable)(void *context),
+                                 void *context, char error[DEFINITIONS_TEXT_SIZE]);
+
+/* Something was added, or removed (what identifies it is enough). Removing a vhost, exchange or queue
+ * does not remove its bindings: that is said separately. Adding what is there and removing what is not
+ * are no errors. Any thread; the caller sees to the order. Returns the change's sequence number, 0
+ * when memory ran out: the database has failed then, as with a full disk. */
+uint64_t definitions_add(struct definitions *definitions, const struct definition *definition);
+uint64_t definitions_remove(struct definitions *definitions, const struct definition *definition);
+
+/* The number of the last change that was handed over, and of the last that is on disk with all
+ * before it. Any thread; cheap. */
+uint64_t definitions_submitted(const struct definitions *definitions);
+uint64_t definitions_durable(const struct definitions *definitions);
+
+/* Whether a commit has failed: nothing becomes durable any more. `text` may be NULL. */
+bool definitions_failed(struct definitions *definitions, char text[DEFINITIONS_TEXT_SIZE]);
+
+/* Commits what was handed over, ends the thread, and closes. is_clean: the broker ended in order. */
+void definitions_close(struct definitions *definitions, bool is_clean);
+
+#endif
