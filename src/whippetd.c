@@ -1,18 +1,28 @@
-/* whippetd: the broker's program. Reads its options and configuration, starts the server, stops it
- * in order on SIGTERM and SIGINT. */
+/* whippetd: the broker's program. Reads its options and its configuration, opens the data directory,
+ * listens, serves, and stops in order on SIGTERM and SIGINT. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
-#include "server/worker.h"
+#include "config/config.h"
+#include "server/storage.h"
 
-static struct server server;
+/* Threads by default: one for each CPU, but not more than a broker has use for. */
+enum { THREADS_DEFAULT_MAX = 8 };
+
+struct options {
+    const char *config, *data_dir, *threads;
+    const char *listen[CONFIG_LISTEN_MAX];
+    size_t listen_count;
+    bool check_config;
+};
+
+static struct server server; /* for the signal handler */
 
 static void
 on_signal(int number)
@@ -31,13 +41,113 @@ usage(FILE *out)
           "  --config FILE          read the configuration from this file\n"
           "  --data-dir DIR         where the broker keeps its data\n"
           "  --listen ADDRESS:PORT  accept AMQP connections there; may be given several times\n"
-          "  --threads N            worker threads; 0: one per CPU\n"
+          "  --threads N            worker threads; 0: one for each CPU, at most 8\n"
           "  --check-config         say whether the configuration is good, and end\n"
           "  --version              print the version, and end\n"
           "  --help                 print this, and end\n",
           out);
 }
 
+/* 0: go on; else the exit status + 1. */
+static int
+read_options(struct options *options, int argc, char **argv)
+{
+    static const struct option known[] = {
+        {"config", required_argument, NULL, 'c'}, {"data-dir", required_argument, NULL, 'd'},
+        {"listen", required_argument, NULL, 'l'}, {"threads", required_argument, NULL, 't'},
+        {"check-config", no_argument, NULL, 'C'}, {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},         {0},
+    };
+    int option;
+    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+        switch (option) {
+        case 'c':
+            options->config = optarg;
+            break;
+        case 'd':
+            options->data_dir = optarg;
+            break;
+        case 'l':
+            if (options->listen_count == CONFIG_LISTEN_MAX) {
+                fprintf(stderr, "whippetd: --listen: at most %d addresses\n",
+                        (int)CONFIG_LISTEN_MAX);
+                return 2;
+            }
+            options->listen[options->listen_count++] = optarg;
+            break;
+        case 't':
+            options->threads = optarg;
+            break;
+        case 'C':
+            options->check_config = true;
+            break;
+        case 'V':
+            puts("whippetd " PACKAGE_VERSION);
+            return 1;
+        case 'h':
+            usage(stdout);
+            return 1;
+        default:
+            usage(stderr);
+            return 2;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "whippetd: unexpected argument '%s'\n", argv[optind]);
+        usage(stderr);
+        return 2;
+    }
+    return 0;
+}
+
+/* What the options say over what the file says. -1: it makes no sense, which has been said. */
+static int
+apply_options(struct settings *settings, const struct options *options)
+{
+    if (options->data_dir != NULL
+        && snprintf(settings->data_dir, sizeof(settings->data_dir), "%s", options->data_dir)
+               >= (int)sizeof(settings->data_dir)) {
+        fputs("whippetd: --data-dir: the path is too long\n", stderr);
+        return -1;
+    }
+    if (options->threads != NULL) {
+        char *end;
+        long threads = strtol(options->threads, &end, 10);
+        if (end == options->threads || *end != 0 || threads < 0 || threads > SHARDS_MAX) {
+            fprintf(stderr, "whippetd: --threads: expected a number from 0 to %d, not '%s'\n",
+                    (int)SHARDS_MAX, options->threads);
+            return -1;
+        }
+        settings->threads = (uint32_t)threads;
+    }
+    if (options->listen_count > 0)
+        settings->listen.count = options->listen_count;
+    for (size_t i = 0; i < options->listen_count; i++) {
+        int status = config_parse_address(options->listen[i], &settings->listen.items[i]);
+        if (status != 0) {
+            fprintf(stderr, "whippetd: --listen: '%s': %s\n", options->listen[i],
+                    config_address_error_text(status));
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int
+read_settings(struct settings *settings, const struct options *options)
+{
+    settings_init(settings);
+    if (options->config != NULL) {
+        static struct config_errors errors;
+        if (config_load(settings, options->config, &errors) != 0) {
+            config_errors_print(&errors, stderr);
+            return -1;
+        }
+    }
+    return apply_options(settings, options);
+}
+
+/* The one user there is: known to everybody, so only from this machine. */
 static bool
 authenticate(void *context, struct slice user, struct slice password, bool is_loopback,
              const char **reason)
@@ -54,93 +164,98 @@ authenticate(void *context, struct slice user, struct slice password, bool is_lo
     return true;
 }
 
-int
-main(int argc, char **argv)
+static uint32_t
+thread_count(const struct settings *settings)
 {
-    static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},  {"data-dir", required_argument, NULL, 'd'},
-        {"listen", required_argument, NULL, 'l'},  {"threads", required_argument, NULL, 't'},
-        {"check-config", no_argument, NULL, 'C'},  {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},          {0},
-    };
-    const char *listen[WORKER_LISTENERS_MAX] = {"127.0.0.1:5672"};
-    uint32_t listen_count = 0;
-    const char *data_dir = ".";
-    long threads = 0;
-    int option;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        char *end;
-        switch (option) {
-        case 'd':
-            data_dir = optarg;
-            break;
-        case 'l':
-            if (listen_count < WORKER_LISTENERS_MAX)
-                listen[listen_count++] = optarg;
-            break;
-        case 't':
-            threads = strtol(optarg, &end, 10);
-            if (*end != 0 || end == optarg || threads < 0 || threads > SHARDS_MAX) {
-                fprintf(stderr, "whippetd: --threads: a number of 0 to %d is expected, not '%s'\n",
-                        (int)SHARDS_MAX, optarg);
-                return 1;
-            }
-            break;
-        case 'V':
-            puts("whippetd " PACKAGE_VERSION);
-            return 0;
-        case 'h':
-            usage(stdout);
-            return 0;
-        case 'c':
-        case 'C':
-            break;
-        default:
-            usage(stderr);
-            return 1;
-        }
-    }
-    if (listen_count == 0)
-        listen_count = 1;
-    if (threads == 0)
-        threads = sysconf(_SC_NPROCESSORS_ONLN);
-    struct session_limits limits = {
-        .frame_max = 131072,
-        .channel_max = 2047,
-        .heartbeat_s = 60,
-        .handshake_ms = 10000,
-        .message_size_max = 16 * 1024 * 1024,
-    };
-    int status = server_init(&server, (uint32_t)threads, &limits, authenticate, NULL);
-    if (status == 0)
-        status = catalogue_vhost_add(server.broker->catalogue, SLICE("/"));
-    if (status != 0) {
-        fprintf(stderr, "whippetd: cannot start: %s\n", strerror(-status));
-        return 1;
-    }
-    for (uint32_t i = 0; i < listen_count; i++) {
-        char error[ADDRESS_ERROR_MAX];
-        if (server_listen(&server, listen[i], error) != 0) {
-            fprintf(stderr, "whippetd: cannot listen on %s: %s\n", listen[i], error);
-            server_fini(&server);
-            return 1;
-        }
-    }
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+    if (settings->threads > 0)
+        return settings->threads;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    return cpus < 1 ? 1 : cpus > THREADS_DEFAULT_MAX ? THREADS_DEFAULT_MAX : (uint32_t)cpus;
+}
+
+/* Says where it listens and how to stop it: one line, for people and for who started it. */
+static void
+announce(const struct settings *settings)
+{
     char text[ADDRESS_TEXT_MAX];
     printf("whippetd " PACKAGE_VERSION ": AMQP on");
     for (uint32_t i = 0; i < server.listener_count; i++)
         printf("%s %s", i > 0 ? "," : "", address_text(&server.listeners[i].address, text));
-    printf(", %ld thread%s, data in %s; stop with Ctrl-C or SIGTERM\n", threads,
-           threads == 1 ? "" : "s", data_dir);
+    printf("; %u thread%s; data in %s; stop with Ctrl-C or SIGTERM\n", server.worker_count,
+           server.worker_count == 1 ? "" : "s", settings->data_dir);
     fflush(stdout);
-    status = server_run(&server);
-    server_fini(&server);
-    if (status != 0) {
-        fprintf(stderr, "whippetd: cannot run: %s\n", strerror(-status));
-        return 1;
+}
+
+static int
+listen_all(const struct settings *settings)
+{
+    for (size_t i = 0; i < settings->listen.count; i++) {
+        char text[CONFIG_ADDRESS_TEXT_MAX], error[ADDRESS_ERROR_MAX];
+        config_address_text(&settings->listen.items[i], text);
+        if (server_listen(&server, text, error) != 0) {
+            fprintf(stderr, "whippetd: %s\n", error);
+            return -1;
+        }
     }
     return 0;
+}
+
+static int
+serve(const struct settings *settings)
+{
+    struct storage *storage;
+    char error[STORAGE_TEXT_SIZE];
+    if (storage_open(&storage, &server, settings->data_dir, error) != 0) {
+        fprintf(stderr, "whippetd: %s\n", error);
+        return 1;
+    }
+    int status = -1;
+    if (listen_all(settings) == 0) {
+        announce(settings);
+        status = server_run(&server);
+        if (status != 0)
+            fprintf(stderr, "whippetd: cannot run: %s\n", strerror(-status));
+    }
+    server_end_sessions(&server);
+    storage_close(storage);
+    return status == 0 ? 0 : 1;
+}
+
+int
+main(int argc, char **argv)
+{
+    static struct settings settings;
+    struct options options = {0};
+    int status = read_options(&options, argc, argv);
+    if (status != 0)
+        return status - 1;
+    if (read_settings(&settings, &options) != 0)
+        return 1;
+    if (options.check_config) {
+        puts("the configuration is good");
+        return 0;
+    }
+    if (log_setup(settings.log.format, settings.log.level, NULL) != 0) {
+        fputs("whippetd: cannot set up the log\n", stderr);
+        return 1;
+    }
+    const struct session_limits limits = {
+        .frame_max = settings.limits.frame_max,
+        .channel_max = settings.limits.channel_max,
+        .heartbeat_s = settings.heartbeat_s,
+        .handshake_ms = settings.limits.handshake_timeout_ms,
+        .message_size_max = settings.limits.message_size,
+    };
+    status = server_init(&server, thread_count(&settings), &limits, authenticate, NULL);
+    if (status != 0) {
+        fprintf(stderr, "whippetd: cannot start: %s\n", strerror(-status));
+        server_fini(&server);
+        return 1;
+    }
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    status = serve(&settings);
+    server_fini(&server);
+    return status;
 }

@@ -142,12 +142,20 @@ struct exchange *exchange_find(struct catalogue *catalogue, struct vhost *vhost,
 
 bool exchange_is_internal(const struct exchange *exchange);
 
+struct slice exchange_name(const struct exchange *exchange);
+bool exchange_is_durable(const struct exchange *exchange);
+
 /* Whether it delays (type x-delayed-message) and has no store yet. */
 bool exchange_needs_delay_store(const struct exchange *exchange);
 
-/* The store is a queue whose record is in no directory (is_internal). The exchange does not own it:
+/* From here on a durable exchange is told of to the observer.
+ *
+ * The store is a queue whose record is in no directory (is_internal). The exchange does not own it:
  * when the exchange goes, catalogue_next_orphan gives it to whoever asks, to delete it. */
-void exchange_set_delay_store(struct exchange *exchange, struct queue_record *record);
+void exchange_set_delay_store(struct catalogue *catalogue, struct exchange *exchange,
+                              struct queue_record *record);
+
+struct queue_record *exchange_delay_store(const struct exchange *exchange);
 
 /* The store of an exchange that has been deleted; false if there is none. Takes the mutex itself. */
 bool catalogue_next_orphan(struct catalogue *catalogue, struct ref *queue);
@@ -241,6 +249,8 @@ struct route {
     uint32_t may_reject_count; /* targets that may refuse */
     uint32_t count, capacity;
     struct route_target *targets;
+    uint32_t durable_count;
+    uint64_t *durable_ids; /* of the targets that are durable */
 };
 
 void route_init(struct route *route);

@@ -17,6 +17,7 @@ struct departure {
     struct vhost *vhost;     /* referenced */
     enum departure_reason reason;
     bool has_routing_key;
+    uint64_t queue_id, id;   /* what to settle in the journal when it has gone on */
     /* Point into data. `exchange` is where to: the dead-letter exchange, or the delayed one. */
     struct slice queue_name, exchange, routing_key;
     char data[];
@@ -42,7 +43,7 @@ keep(char **at, struct slice from)
 }
 
 static void
-depart(struct queue *queue, struct message *message, enum departure_reason reason,
+depart(struct queue *queue, struct message *message, uint64_t id, enum departure_reason reason,
        struct slice exchange, const struct slice *routing_key)
 {
     struct queue_record *record = queue->record;
@@ -51,6 +52,7 @@ depart(struct queue *queue, struct message *message, enum departure_reason reaso
         malloc(sizeof(*departure) + record->name.size + exchange.size + key_size);
     if (departure == NULL) {
         log_error("out of memory: a dead letter was dropped", LOG_SLICE("queue", record->name));
+        shard_settle(queue->shard, queue->journal_id, id);
         message_unref(message);
         return;
     }
@@ -58,6 +60,8 @@ depart(struct queue *queue, struct message *message, enum departure_reason reaso
     departure->message = message;
     departure->vhost = vhost_ref(record->vhost);
     departure->reason = reason;
+    departure->queue_id = queue->journal_id;
+    departure->id = id;
     departure->queue_name = keep(&at, record->name);
     departure->exchange = keep(&at, exchange);
     departure->has_routing_key = routing_key != NULL;
@@ -68,7 +72,8 @@ depart(struct queue *queue, struct message *message, enum departure_reason reaso
 
 /* The dead-letter route that the exchange gives through which the message came. */
 static bool
-depart_by_exchange(struct queue *queue, struct message *message, enum departure_reason reason)
+depart_by_exchange(struct queue *queue, struct message *message, uint64_t id,
+                   enum departure_reason reason)
 {
     struct catalogue *catalogue = queue->shard->broker->catalogue;
     if (!catalogue_has_dead_letter_exchanges(catalogue))
@@ -79,7 +84,7 @@ depart_by_exchange(struct queue *queue, struct message *message, enum departure_
     struct exchange *exchange =
         exchange_find(catalogue, queue->record->vhost, message_exchange(message));
     if (exchange != NULL && exchange_dead_letter(exchange, &to, &key, &has_key)) {
-        depart(queue, message, reason, to, has_key ? &key : NULL);
+        depart(queue, message, id, reason, to, has_key ? &key : NULL);
         found = true;
     }
     catalogue_unlock(catalogue);
@@ -87,22 +92,26 @@ depart_by_exchange(struct queue *queue, struct message *message, enum departure_
 }
 
 void
-departure_add(struct queue *queue, struct message *message, enum departure_reason reason)
+departure_add(struct queue *queue, struct message *message, uint64_t id,
+              enum departure_reason reason)
 {
     const struct queue_options *options = &queue->record->options;
     if (reason == DEPARTS_DELAY_OVER)
-        depart(queue, message, reason, queue->record->name, NULL);
+        depart(queue, message, id, reason, queue->record->name, NULL);
     else if (options->has_dead_letter_exchange)
-        depart(queue, message, reason, options->dead_letter_exchange,
+        depart(queue, message, id, reason, options->dead_letter_exchange,
                options->has_dead_letter_routing_key ? &options->dead_letter_routing_key : NULL);
-    else if (!depart_by_exchange(queue, message, reason))
+    else if (!depart_by_exchange(queue, message, id, reason)) {
+        shard_settle(queue->shard, queue->journal_id, id);
         message_unref(message);
+    }
 }
 
 void
 queue_depart_refused(struct queue *queue, struct message *message)
 {
-    departure_add(queue, message_ref(message), DEPARTS_MAXLEN);
+    departure_add(queue, message_ref(message), queue->record->durable ? message->id : 0,
+                  DEPARTS_MAXLEN);
 }
 
 /* --- What is written on a dead letter ------------------------------------------------------------------ */
@@ -326,16 +335,14 @@ departure_free(struct departure *departure)
     free(departure);
 }
 
-static void
-send_on(struct shard *shard, struct departure *departure)
+/* False: there is no memory for it now; the departure waits. */
+static bool
+send_on(struct shard *shard, const struct departure *departure)
 {
     struct amqp_properties properties;
     struct message *message = rewrite(departure, shard->wall_ms, &properties);
-    if (message == NULL) {
-        log_error("out of memory: a dead letter was dropped",
-                  LOG_SLICE("queue", departure->queue_name));
-        return;
-    }
+    if (message == NULL)
+        return false;
     struct slice keys[KEYS_MAX];
     size_t count = message_more_keys(properties.headers, "CC", keys, KEYS_MAX);
     count += message_more_keys(properties.headers, "BCC", keys + count, KEYS_MAX - count);
@@ -349,26 +356,19 @@ send_on(struct shard *shard, struct departure *departure)
         .is_internal = true,
         .skips_delay = departure->reason == DEPARTS_DELAY_OVER,
     };
+    bool died_by_itself =
+        departure->reason != DEPARTS_DELAY_OVER && departure->reason != DEPARTS_REJECTED;
     struct route route;
     route_init(&route);
-    if (catalogue_route(shard->broker->catalogue, departure->vhost, &request, shard->now_ms,
-                        &route)
-        != 0)
-        log_error("out of memory: a dead letter was dropped",
-                  LOG_SLICE("queue", departure->queue_name));
-    struct mail mail = {
-        .type = MAIL_PUBLISH,
-        .publish.is_dead_letter =
-            departure->reason != DEPARTS_DELAY_OVER && departure->reason != DEPARTS_REJECTED,
-    };
-    for (uint32_t i = 0; i < route.count; i++) {
-        mail.to = route.targets[i].queue;
-        mail.publish.message = message_ref(message);
-        mail.publish.delay_ms = route.targets[i].delay_ms;
-        shard_send(shard, &mail);
-    }
-    message_unref(message);
+    int status = catalogue_route(shard->broker->catalogue, departure->vhost, &request,
+                                 shard->now_ms, &route);
+    if (status == 0)
+        status = shard_publish(shard, &route, message, REF_NONE, 0,
+                               died_by_itself ? PUBLISHED_BY_DEATH : PUBLISHED_BY_CLIENT);
+    else
+        message_unref(message);
     route_fini(&route);
+    return status == 0;
 }
 
 bool
@@ -379,7 +379,12 @@ departures_run(struct shard *shard, unsigned budget)
         if (budget-- == 0)
             return true;
         struct departure *departure = LIST_ENTRY(node, struct departure, link);
-        send_on(shard, departure);
+        if (!send_on(shard, departure)) {
+            log_error("out of memory: dead letters wait", LOG_SLICE("queue", departure->queue_name));
+            return false;
+        }
+        /* In the same group of the journal as the copy: it is in one queue or in the other. */
+        shard_settle(shard, departure->queue_id, departure->id);
         departure_free(departure);
     }
     return false;

@@ -17,8 +17,9 @@ enum departure_reason {
 };
 
 /* The message, which has just left the queue, goes where its death takes it. The reference is given
- * away. */
-void departure_add(struct queue *queue, struct message *message, enum departure_reason reason);
+ * away. `id` is its entry's in the journal, settled when it has gone on. */
+void departure_add(struct queue *queue, struct message *message, uint64_t id,
+                   enum departure_reason reason);
 
 /* The entry with that tag leaves the queue for this reason: it is dead-lettered where the queue (or
  * the exchange through which it came) has a dead-letter route, else dropped. */

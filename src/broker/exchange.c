@@ -277,6 +277,15 @@ is_known_type(struct slice type)
            || slice_is(type, DEDUPLICATING_TYPE);
 }
 
+static void
+tell_added(struct catalogue *catalogue, const struct exchange *exchange)
+{
+    if (!exchange->durable)
+        return;
+    struct catalogue_event event = exchange_event(exchange, CATALOGUE_EXCHANGE_ADDED);
+    catalogue_tell(catalogue, &event);
+}
+
 int
 exchange_declare(struct catalogue *catalogue, struct vhost *vhost,
                  const struct exchange_declaration *declaration, bool *created,
@@ -312,10 +321,8 @@ exchange_declare(struct catalogue *catalogue, struct vhost *vhost,
         exchange->gives_dead_letter_route = true;
         atomic_fetch_add_explicit(&catalogue->dead_letter_exchanges, 1, memory_order_relaxed);
     }
-    if (exchange->durable) {
-        struct catalogue_event event = exchange_event(exchange, CATALOGUE_EXCHANGE_ADDED);
-        catalogue_tell(catalogue, &event);
-    }
+    if (!exchange->is_delayed) /* else when it has its store */
+        tell_added(catalogue, exchange);
     return 0;
 }
 
@@ -428,9 +435,29 @@ exchange_needs_delay_store(const struct exchange *exchange)
 }
 
 void
-exchange_set_delay_store(struct exchange *exchange, struct queue_record *record)
+exchange_set_delay_store(struct catalogue *catalogue, struct exchange *exchange,
+                         struct queue_record *record)
 {
     exchange->delay_store = record;
+    tell_added(catalogue, exchange);
+}
+
+struct queue_record *
+exchange_delay_store(const struct exchange *exchange)
+{
+    return exchange->delay_store;
+}
+
+struct slice
+exchange_name(const struct exchange *exchange)
+{
+    return exchange->name;
+}
+
+bool
+exchange_is_durable(const struct exchange *exchange)
+{
+    return exchange->durable;
 }
 
 bool

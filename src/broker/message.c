@@ -13,7 +13,7 @@ allocate(const struct message_parts *parts)
     if (message == NULL)
         return NULL;
     *message = (struct message){
-        .references = 1,
+        .references = 1, /* and no id */
         .properties_size = (uint32_t)parts->properties.size,
         .body_size = (uint32_t)parts->body_size,
         .prefix_size = (uint32_t)prefix_size,
@@ -55,6 +55,25 @@ message_derive(const struct message *message, const struct message_parts *parts)
         memcpy(message_body_data(derived), body.data, body.size);
     }
     return derived;
+}
+
+struct message *
+message_copy(const struct message *message)
+{
+    size_t size = message_memory(message);
+    struct message *copy = malloc(size);
+    if (copy == NULL)
+        return NULL;
+    memcpy(copy->data, message->data, size - sizeof(*copy));
+    copy->id = 0;
+    atomic_init(&copy->references, 1);
+    copy->properties_size = message->properties_size;
+    copy->body_size = message->body_size;
+    copy->prefix_size = message->prefix_size;
+    copy->flags = message->flags;
+    copy->priority = message->priority;
+    copy->expiration_ms = message->expiration_ms;
+    return copy;
 }
 
 void

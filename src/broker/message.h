@@ -25,6 +25,7 @@ enum message_flags {
 enum { MESSAGE_NO_EXPIRATION = -1 };
 
 struct message {
+    uint64_t id; /* in the journal; 0: it is not kept there */
     _Atomic uint32_t references;
     uint32_t properties_size;
     uint32_t body_size;
@@ -48,6 +49,9 @@ struct message_parts {
 /* A new message with one reference, its body uninitialised: the caller fills message_body_data().
  * NULL when memory ran out. */
 struct message *message_new(const struct message_parts *parts);
+
+/* A copy, not known to the journal. NULL: out of memory. */
+struct message *message_copy(const struct message *message);
 
 /* A copy with other exchange, routing key and properties but the same body. NULL: out of memory. */
 struct message *message_derive(const struct message *message, const struct message_parts *parts);

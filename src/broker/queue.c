@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "broker/deduplication.h"
 #include "broker/departure.h"
 
@@ -191,38 +192,92 @@ lane_for(struct queue *queue, uint16_t number)
     return queue->lanes[number];
 }
 
+static uint16_t
+lane_number(const struct queue *queue, const struct message *message)
+{
+    return message->priority < queue->lane_count ? message->priority
+                                                 : (uint16_t)(queue->lane_count - 1);
+}
+
+static void
+more_memory(struct queue *queue, const struct message *message)
+{
+    queue->memory += message_memory(message);
+    atomic_fetch_add_explicit(&queue->shard->queued_bytes, message_memory(message),
+                              memory_order_relaxed);
+}
+
+static void
+less_memory(struct queue *queue, const struct message *message)
+{
+    queue->memory -= message_memory(message);
+    atomic_fetch_sub_explicit(&queue->shard->queued_bytes, message_memory(message),
+                              memory_order_relaxed);
+}
+
+/* A new ready entry without content. NULL: out of memory. */
+static struct entry *
+add_entry(struct queue *queue, uint16_t number, uint64_t *tag, struct lane **lane)
+{
+    uint64_t sequence;
+    *lane = lane_for(queue, number);
+    struct entry *entry = *lane == NULL ? NULL : lane_push(*lane, &sequence);
+    if (entry == NULL)
+        return NULL;
+    *tag = tag_of(number, sequence);
+    queue->ready++;
+    if (number > queue->highest_lane)
+        queue->highest_lane = number;
+    make_runnable(queue);
+    return entry;
+}
+
+/* A queue that is long while memory is scarce keeps the places of what comes, and not the messages:
+ * these are read again when it is their turn. */
+static void
+page_out(struct queue *queue, struct entry *entry)
+{
+    struct shard *shard = queue->shard;
+    if (LIKELY(queue->memory < QUEUE_MEMORY_KEPT) || shard->journal == NULL
+        || queue->identifiers != NULL
+        || atomic_load_explicit(&shard->queued_bytes, memory_order_relaxed) < shard->memory_share)
+        return;
+    if (entry->id == 0
+        && shard->journal->page(shard->journal->context, entry->message, queue->journal_id,
+                                &entry->id)
+               != 0)
+        return; /* it stays in memory */
+    less_memory(queue, entry->message);
+    message_unref(entry->message);
+    entry->message = NULL;
+}
+
 /* Gives the message a place; takes the reference. */
 static int
-enter(struct queue *queue, struct message *message, int64_t deadline_ms, uint8_t flags)
+enter(struct queue *queue, struct message *message, int64_t deadline_ms)
 {
-    uint16_t priority = message->priority;
-    if (priority >= queue->lane_count)
-        priority = (uint16_t)(queue->lane_count - 1);
-    uint64_t sequence;
-    struct lane *lane = lane_for(queue, priority);
-    struct entry *entry = lane == NULL ? NULL : lane_push(lane, &sequence);
+    uint64_t tag;
+    struct lane *lane;
+    struct entry *entry = add_entry(queue, lane_number(queue, message), &tag, &lane);
     if (entry == NULL)
         return -ENOMEM;
     entry->message = message;
+    entry->id = queue->record->durable ? message->id : 0;
     entry->deadline_ms = deadline_ms;
     entry->body_size = message->body_size;
-    entry->flags = flags;
-    queue->ready++;
     queue->ready_bytes += message->body_size;
-    if (priority > queue->highest_lane)
-        queue->highest_lane = priority;
-    atomic_fetch_add_explicit(&queue->shard->queued_bytes, message_memory(message),
-                              memory_order_relaxed);
-    note_deadline(queue, lane, tag_of(priority, sequence), entry);
-    make_runnable(queue);
+    more_memory(queue, message);
+    note_deadline(queue, lane, tag, entry);
+    page_out(queue, entry);
     return 0;
 }
 
-/* Takes the entry out for good; the caller has the reference to its message now. */
+/* Takes the entry out for good; the caller has the reference to its message now, and tells the
+ * journal. */
 static struct message *
-leave(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
+take_out(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
 {
-    struct message *message = entry->message;
+    struct message *message = entry->message; /* perhaps NULL */
     if (entry->state == ENTRY_READY) {
         queue->ready--;
         queue->ready_bytes -= entry->body_size;
@@ -230,10 +285,57 @@ leave(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
         queue->unacknowledged--;
     }
     lane_remove(lane, tag & TAG_SEQUENCE_MASK, entry);
-    forget_identifier(queue, message);
-    atomic_fetch_sub_explicit(&queue->shard->queued_bytes, message_memory(message),
-                              memory_order_relaxed);
+    if (message != NULL) {
+        forget_identifier(queue, message);
+        less_memory(queue, message);
+    }
     return message;
+}
+
+/* The queue will not have a message that was sent to it. */
+static void
+settle_message(struct queue *queue, const struct message *message)
+{
+    if (queue->record->durable)
+        shard_settle(queue->shard, queue->journal_id, message->id);
+}
+
+/* Takes the entry out, and the queue is done with the message. */
+static struct message *
+leave(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
+{
+    uint64_t id = entry->id;
+    struct message *message = take_out(queue, tag, lane, entry);
+    shard_settle(queue->shard, queue->journal_id, id);
+    return message;
+}
+
+static void
+leave_and_forget(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
+{
+    struct message *message = leave(queue, tag, lane, entry);
+    if (message != NULL)
+        message_unref(message);
+}
+
+/* Reads the message of an entry from the journal if it is only there. False: it cannot be read; the
+ * entry is taken out (the journal still has what there is of it). */
+static bool
+fetch(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
+{
+    if (LIKELY(entry->message != NULL))
+        return true;
+    const struct journal *journal = queue->shard->journal;
+    struct message *message = journal->read(journal->context, entry->id);
+    if (message == NULL) {
+        log_error("a message cannot be read and is left out",
+                  LOG_SLICE("queue", queue->record->name), LOG_UINT("message", entry->id));
+        (void)take_out(queue, tag, lane, entry);
+        return false;
+    }
+    entry->message = message;
+    more_memory(queue, message);
+    return true;
 }
 
 void
@@ -241,8 +343,9 @@ queue_depart(struct queue *queue, uint64_t tag, struct entry *entry, enum depart
 {
     struct lane *lane = queue->lanes[tag >> TAG_SEQUENCE_BITS];
     assert(lane_at(lane, tag & TAG_SEQUENCE_MASK) == entry);
-    struct message *message = leave(queue, tag, lane, entry);
-    departure_add(queue, message, reason);
+    uint64_t id = entry->id;
+    if (fetch(queue, tag, lane, entry))
+        departure_add(queue, take_out(queue, tag, lane, entry), id, reason);
 }
 
 /* The first ready message of the highest priority. */
@@ -370,6 +473,7 @@ queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, b
     const struct queue_options *options = &queue->record->options;
     bool is_limited = options->max_length >= 0 || options->max_length_bytes >= 0;
     if (is_dead_letter && !dead_letter_may_enter(message, queue->record->name)) {
+        settle_message(queue, message);
         message_unref(message);
         return true;
     }
@@ -377,17 +481,21 @@ queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, b
         queue_run(queue);
         if (refuses(queue, message)) {
             if (options->overflow == OVERFLOW_REJECT_PUBLISH_DLX)
-                queue_depart_refused(queue, message);
+                queue_depart_refused(queue, message); /* which settles it */
+            else
+                settle_message(queue, message);
             message_unref(message);
             return false;
         }
     }
     if (!note_identifier(queue, message)) {
+        settle_message(queue, message);
         message_unref(message);
         return true;
     }
     int64_t deadline_ms = deadline_for(queue, message, delay_ms);
-    if (enter(queue, message, deadline_ms, 0) != 0) {
+    if (enter(queue, message, deadline_ms) != 0) {
+        settle_message(queue, message);
         message_unref(message);
         return false;
     }
@@ -619,7 +727,7 @@ deliver(struct subscription *subscription, uint64_t tag, struct lane *lane, stru
                     .no_ack = subscription->no_ack,
                     .subscription = subscription->ref},
     };
-    subscription->window -= entry->message->body_size + DELIVERY_OVERHEAD;
+    subscription->window -= entry->body_size + DELIVERY_OVERHEAD;
     if (!subscription->no_ack)
         subscription->unsettled++;
     if (subscription->is_metered)
@@ -682,7 +790,9 @@ queue_run(struct queue *queue)
                          queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED);
             continue;
         }
-        deliver(LIST_ENTRY(queue->able.next, struct subscription, turn_link), tag, lane, entry);
+        if (fetch(queue, tag, lane, entry))
+            deliver(LIST_ENTRY(queue->able.next, struct subscription, turn_link), tag, lane,
+                    entry);
     }
     if (queue->is_deleted)
         return false;
@@ -705,7 +815,9 @@ get(struct queue *queue, const struct mail *mail)
     }
     uint64_t tag;
     struct lane *lane;
-    struct entry *entry = first_ready(queue, &tag, &lane);
+    struct entry *entry;
+    while ((entry = first_ready(queue, &tag, &lane)) != NULL && !fetch(queue, tag, lane, entry))
+        continue;
     if (entry == NULL) {
         reply_counts(queue, mail, QUEUE_EMPTY, 0);
         return;
@@ -726,6 +838,9 @@ requeue(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entr
     int64_t limit = queue->record->options.delivery_limit;
     if (entry->delivery_count < UINT16_MAX)
         entry->delivery_count++;
+    if (queue->record->durable && entry->id != 0)
+        queue->shard->journal->returned(queue->shard->journal->context, queue->journal_id,
+                                        entry->id, entry->delivery_count);
     if (limit >= 0 && entry->delivery_count > limit) {
         queue_depart(queue, tag, entry, DEPARTS_DELIVERY_LIMIT);
         return;
@@ -761,7 +876,7 @@ settle(struct queue *queue, const struct mail *mail)
             subscription->unsettled--;
         switch ((enum settle_outcome)mail->result) {
         case SETTLE_ACKNOWLEDGED:
-            message_unref(leave(queue, tag, lane, entry));
+            leave_and_forget(queue, tag, lane, entry);
             break;
         case SETTLE_REQUEUED:
             requeue(queue, tag, lane, entry);
@@ -790,7 +905,7 @@ purge(struct queue *queue, const struct mail *mail)
         uint64_t sequence;
         struct entry *entry;
         while (lane != NULL && (entry = lane_first_ready(lane, &sequence)) != NULL) {
-            message_unref(leave(queue, tag_of(i, sequence), lane, entry));
+            leave_and_forget(queue, tag_of(i, sequence), lane, entry);
             count++;
         }
     }
@@ -824,6 +939,7 @@ queue_new(struct shard *shard, struct queue_record *record)
         return NULL;
     }
     record->queue = queue->ref;
+    queue->journal_id = record->id;
     if (queue->identifiers != NULL)
         map_init(queue->identifiers, identifier_of);
     list_init(&queue->run_link);
@@ -839,10 +955,32 @@ queue_new(struct shard *shard, struct queue_record *record)
 }
 
 int
-queue_restore(struct queue *queue, struct message *message, int64_t deadline_ms,
-              bool is_redelivered)
+queue_restore(struct queue *queue, const struct restored_message *restored)
 {
-    return enter(queue, message, deadline_ms, is_redelivered ? ENTRY_REDELIVERED : 0);
+    struct shard *shard = queue->shard;
+    int64_t ttl_ms = queue->record->options.message_ttl_ms;
+    int64_t expires_ms = restored->expires_wall_ms == 0 ? NEVER : restored->expires_wall_ms;
+    if (!queue->record->is_internal && ttl_ms != OPTION_NONE
+        && restored->published_wall_ms + ttl_ms < expires_ms)
+        expires_ms = restored->published_wall_ms + ttl_ms;
+    uint16_t lane_of = restored->priority < queue->lane_count ? restored->priority
+                                                              : (uint16_t)(queue->lane_count - 1);
+    uint64_t tag;
+    struct lane *lane;
+    struct entry *entry = add_entry(queue, lane_of, &tag, &lane);
+    if (entry == NULL)
+        return -ENOMEM;
+    entry->id = restored->id;
+    entry->body_size = restored->body_size;
+    entry->delivery_count = restored->delivery_count;
+    entry->flags = restored->is_redelivered ? ENTRY_REDELIVERED : 0;
+    entry->deadline_ms =
+        expires_ms == NEVER ? NEVER : shard->now_ms + (expires_ms - shard->wall_ms);
+    queue->ready_bytes += restored->body_size;
+    note_deadline(queue, lane, tag, entry);
+    if (queue->identifiers != NULL && fetch(queue, tag, lane, entry))
+        (void)note_identifier(queue, entry->message); /* it was checked when it came */
+    return 0;
 }
 
 static void
@@ -854,8 +992,14 @@ drop_everything(struct queue *queue)
             continue;
         uint64_t sequence = 0;
         struct entry *entry;
-        while ((entry = lane_next(lane, &sequence)) != NULL)
-            message_unref(leave(queue, tag_of(i, sequence - 1), lane, entry));
+        while ((entry = lane_next(lane, &sequence)) != NULL) {
+            uint64_t id = entry->id;
+            struct message *message = take_out(queue, tag_of(i, sequence - 1), lane, entry);
+            if (queue->is_deleted) /* not when the broker ends */
+                shard_settle(queue->shard, queue->journal_id, id);
+            if (message != NULL)
+                message_unref(message);
+        }
         lane_fini(lane);
         free(lane);
     }
@@ -899,6 +1043,32 @@ queue_delete(struct queue *queue)
     }
     ref_table_remove(&shard->queues, queue->ref);
     list_push_back(&shard->graveyard, &queue->run_link);
+}
+
+int
+queue_new_delay_store(struct shard *shard, struct vhost *vhost, struct exchange *exchange,
+                      uint64_t id)
+{
+    struct catalogue *catalogue = shard->broker->catalogue;
+    struct queue_declaration declaration = {
+        .name = exchange_name(exchange),
+        .durable = exchange_is_durable(exchange),
+        .arguments = {"", 0},
+    };
+    struct queue_options options;
+    struct amqp_error error;
+    if (queue_options_parse(&options, &declaration, vhost_name(vhost), &error) != 0)
+        return -EINVAL;
+    struct queue_record *record = queue_record_new(catalogue, vhost, &declaration, &options, id);
+    if (record == NULL)
+        return -ENOMEM;
+    record->is_internal = true;
+    if (queue_new(shard, record) == NULL) {
+        queue_record_free(record);
+        return -ENOMEM;
+    }
+    exchange_set_delay_store(catalogue, exchange, record);
+    return 0;
 }
 
 void
@@ -960,6 +1130,7 @@ receive_for_none(struct shard *shard, const struct mail *mail)
                           .from = mail->to};
     switch ((enum mail_type)mail->type) {
     case MAIL_PUBLISH:
+        shard_settle(shard, mail->publish.queue_id, mail->publish.message->id);
         message_unref(mail->publish.message);
         confirm(shard, mail, true);
         break;

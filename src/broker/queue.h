@@ -12,6 +12,8 @@ enum {
     SUBSCRIPTION_WINDOW = 512 * 1024,
     /* What a delivery counts for beyond its body: frames, and the memory to hold it. */
     DELIVERY_OVERHEAD = 128,
+    /* So much of a queue is always in memory; beyond it, when memory is scarce, only the places. */
+    QUEUE_MEMORY_KEPT = 4 * 1024 * 1024,
     /* Deliveries of one queue in one go, and expirations: what keeps a turn short. */
     QUEUE_RUN_BUDGET = 1024,
 };
@@ -27,6 +29,8 @@ struct queue {
     struct shard *shard;
     struct queue_record *record;
     struct ref ref;
+    uint64_t journal_id; /* the record's id, by which the journal knows it */
+    uint64_t memory;     /* bytes of messages that it holds in memory */
     struct list run_link;
     struct lane **lanes; /* by priority; NULL where no message was yet */
     uint16_t lane_count;
@@ -75,8 +79,16 @@ bool queue_publish(struct queue *queue, struct message *message, uint32_t delay_
                    bool is_dead_letter);
 
 /* Puts a message that survived a restart back at the end of the queue. -ENOMEM. */
-MUST_CHECK int queue_restore(struct queue *queue, struct message *message, int64_t deadline_ms,
-                             bool is_redelivered);
+struct restored_message {
+    uint64_t id;
+    int64_t published_wall_ms;
+    int64_t expires_wall_ms; /* by its own expiration, or the end of its delay; 0: never */
+    uint32_t body_size;
+    uint8_t priority;
+    uint16_t delivery_count;
+    bool is_redelivered;
+};
+MUST_CHECK int queue_restore(struct queue *queue, const struct restored_message *message);
 
 /* Delivers within the budget; true when it stopped because of that. */
 bool queue_run(struct queue *queue);
@@ -84,6 +96,11 @@ bool queue_run(struct queue *queue);
 /* Deletes it: out of the directory, consumers are told, messages dropped. Freed at the end of the
  * turn. */
 void queue_delete(struct queue *queue);
+
+/* Gives a delayed exchange the queue in which it holds messages back; nobody finds it by name. With
+ * the catalogue locked. `id` is 0 but when it is restored. -ENOMEM. */
+MUST_CHECK int queue_new_delay_store(struct shard *shard, struct vhost *vhost,
+                                     struct exchange *exchange, uint64_t id);
 
 /* Undoes queue_new, for a queue that nobody knows yet; the record is the caller's again. */
 void queue_discard(struct queue *queue);

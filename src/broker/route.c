@@ -18,6 +18,7 @@ void
 route_fini(struct route *route)
 {
     free(route->targets);
+    free(route->durable_ids);
     *route = (struct route){0};
 }
 
@@ -37,8 +38,16 @@ router_add_queue(struct router *router, struct queue_record *record, uint32_t de
             return;
         }
         route->targets = grown;
+        uint64_t *ids = realloc(route->durable_ids, capacity * sizeof(*ids));
+        if (ids == NULL) {
+            router->is_out_of_memory = true;
+            return;
+        }
+        route->durable_ids = ids;
         route->capacity = capacity;
     }
+    if (record->durable)
+        route->durable_ids[route->durable_count++] = record->id;
     bool may_reject = record->options.overflow != OVERFLOW_DROP_HEAD;
     route->may_reject_count += may_reject;
     route->targets[route->count++] = (struct route_target){
@@ -141,7 +150,7 @@ catalogue_route(struct catalogue *catalogue, struct vhost *vhost,
 {
     struct router router = {
         .catalogue = catalogue, .request = request, .route = route, .now_ms = now_ms};
-    route->count = route->may_reject_count = 0;
+    route->count = route->may_reject_count = route->durable_count = 0;
     route->depends_on_message = route->is_duplicate = false;
     route->status = ROUTE_OK;
 

@@ -34,6 +34,7 @@ shard_new(struct broker *broker, uint32_t index)
         return NULL;
     shard->broker = broker;
     shard->index = index;
+    shard->memory_share = UINT64_MAX;
     wheel_init(&shard->wheel, 0);
     ref_table_init(&shard->queues, index);
     ref_table_init(&shard->subscriptions, index);
@@ -281,26 +282,52 @@ shard_flush(struct shard *shard)
     }
 }
 
-void
-shard_publish(struct shard *shard, const struct route *route, struct message *message,
-              struct ref from, uint64_t number)
+/* What a delayed exchange among the targets holds the message back for. */
+static uint32_t
+longest_delay(const struct route *route)
 {
+    uint32_t delay_ms = 0;
+    for (uint32_t i = 0; i < route->count; i++)
+        if (route->targets[i].delay_ms > delay_ms)
+            delay_ms = route->targets[i].delay_ms;
+    return delay_ms;
+}
+
+int
+shard_publish(struct shard *shard, const struct route *route, struct message *message,
+              struct ref from, uint64_t number, enum publish_origin origin)
+{
+    const struct journal *journal = shard->journal;
     if (route->count == 0) {
         message_unref(message);
-        return;
+        return 0;
+    }
+    if (shard_keeps(shard, route, message)) {
+        int status = journal->publish(journal->context, message, route->durable_ids,
+                                      route->durable_count, shard->wall_ms,
+                                      longest_delay(route));
+        if (status != 0) {
+            message_unref(message);
+            return status;
+        }
     }
     message_ref_many(message, route->count - 1);
     struct mail mail = {
         .type = MAIL_PUBLISH,
         .from = from,
-        .publish = {.message = message, .number = number},
+        .publish = {.message = message,
+                    .number = number,
+                    .is_dead_letter = origin == PUBLISHED_BY_DEATH},
     };
     for (uint32_t i = 0; i < route->count; i++) {
-        mail.to = route->targets[i].queue;
-        mail.flag = route->targets[i].may_reject;
-        mail.publish.delay_ms = route->targets[i].delay_ms;
+        const struct route_target *target = &route->targets[i];
+        mail.to = target->queue;
+        mail.flag = target->may_reject && !ref_is_none(from);
+        mail.publish.queue_id = target->queue_id;
+        mail.publish.delay_ms = target->delay_ms;
         shard_send(shard, &mail);
     }
+    return 0;
 }
 
 /* --- The turn ------------------------------------------------------------------------------------------- */

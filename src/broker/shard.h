@@ -17,6 +17,7 @@
 #include "base/list.h"
 #include "base/wheel.h"
 #include "broker/catalogue.h"
+#include "broker/journal.h"
 #include "broker/message.h"
 #include "broker/ref.h"
 
@@ -100,6 +101,7 @@ struct mail {
     union {
         struct {
             struct message *message;
+            uint64_t queue_id; /* of a durable queue, else 0: settles it if the queue has gone */
             uint64_t number;   /* the client's, for MAIL_CONFIRM */
             uint32_t delay_ms; /* for the store of a delayed exchange */
             bool is_dead_letter; /* died by itself: not to a queue where it died before */
@@ -166,6 +168,7 @@ struct shard {
     struct wheel wheel;  /* also for the sessions of this thread */
     struct ref_table queues, subscriptions, clients;
     struct client_ops client_ops;
+    const struct journal *journal; /* NULL: nothing is kept */
     struct list runnable;  /* queues with messages to deliver or to expire */
     struct list graveyard; /* deleted queues, freed at the end of the turn */
     struct list departures; /* messages on their way out of a queue: dead letters, delayed ones */
@@ -177,6 +180,7 @@ struct shard {
     void *wake_context;
     /* Memory of messages that wait in queues here. */
     _Atomic uint64_t queued_bytes;
+    uint64_t memory_share; /* from here on long queues leave memory, if there is a journal */
 };
 
 /* Whom to wake when there is mail, and who receives what is for clients. Before the threads start. */
@@ -199,9 +203,32 @@ bool shard_run(struct shard *shard);
 /* End of the turn: hands mail for other shards over and wakes them. */
 void shard_flush(struct shard *shard);
 
+/* Who publishes: a client, or a queue whose message died by itself (not to a queue where it died
+ * before). */
+enum publish_origin { PUBLISHED_BY_CLIENT, PUBLISHED_BY_DEATH };
+
+/* Whether publishing the message on this route writes it to the journal. */
+static inline bool
+shard_keeps(const struct shard *shard, const struct route *route, const struct message *message)
+{
+    return shard->journal != NULL && route->durable_count > 0
+           && (message->flags & MESSAGE_PERSISTENT) != 0;
+}
+
+/* A durable queue is done with a message that is in the journal. */
+static inline void
+shard_settle(struct shard *shard, uint64_t queue_id, uint64_t message_id)
+{
+    if (queue_id != 0 && message_id != 0 && shard->journal != NULL)
+        shard->journal->settle(shard->journal->context, queue_id, message_id);
+}
+
 /* Publishes: one reference to the message is given away. For each target that may refuse
- * (route->may_reject_count), `from` gets a MAIL_CONFIRM with `number`: perhaps before this returns. */
-void shard_publish(struct shard *shard, const struct route *route, struct message *message,
-                   struct ref from, uint64_t number);
+ * (route->may_reject_count), `from` gets a MAIL_CONFIRM with `number`: perhaps before this returns.
+ * A message that shard_keeps is in the journal then; -ENOMEM: it could not be put there and went
+ * nowhere. */
+MUST_CHECK int shard_publish(struct shard *shard, const struct route *route,
+                             struct message *message, struct ref from, uint64_t number,
+                             enum publish_origin origin);
 
 #endif

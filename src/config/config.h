@@ -21,14 +21,14 @@
 #include "base/log.h"
 
 enum {
-    CONFIG_PATH_MAX = 4096,         /* a path with its 0, as PATH_MAX of Linux */
-    CONFIG_LISTEN_MAX = 16,         /* listening addresses */
-    CONFIG_HOST_MAX = 256,          /* a host name (253, RFC 1035) or an address, with its 0 */
-    CONFIG_ADDRESS_TEXT_MAX = 272,  /* "[host]:65535" with its 0 */
-    CONFIG_FILE_MAX = 1024 * 1024,  /* bytes of a file: far beyond any that people write */
-    CONFIG_DEPTH_MAX = 16,          /* nested mappings and lists; the keys need two */
-    CONFIG_ERRORS_MAX = 100,        /* that are kept; the others are counted */
-    CONFIG_ERROR_TEXT_MAX = 384,    /* one message with its 0; a longer one is cut */
+    CONFIG_PATH_MAX = 4096,        /* a path with its 0, as PATH_MAX of Linux */
+    CONFIG_LISTEN_MAX = 16,        /* listening addresses */
+    CONFIG_HOST_MAX = 256,         /* a host name (253, RFC 1035) or an address, with its 0 */
+    CONFIG_ADDRESS_TEXT_MAX = 272, /* "[host]:65535" with its 0 */
+    CONFIG_FILE_MAX = 1024 * 1024, /* bytes of a file: far beyond any that people write */
+    CONFIG_DEPTH_MAX = 16,         /* nested mappings and lists; the keys need two */
+    CONFIG_ERRORS_MAX = 100,       /* that are kept; the others are counted */
+    CONFIG_ERROR_TEXT_MAX = 384,   /* one message with its 0; a longer one is cut */
 };
 
 /* Where to listen: a host as the resolver takes it ("127.0.0.1", "::1", "fe80::1%eth0",
@@ -79,12 +79,13 @@ struct config_errors {
 /* The defaults. */
 void settings_init(struct settings *settings);
 
-/* Ends their use. They own nothing outside the struct, which is zeroed so that a later use shows. */
+/* Ends their use. They own nothing outside the struct, which is zeroed so that a later use shows.
+ */
 void settings_fini(struct settings *settings);
 
 /* Reads the file over the settings: what it does not name keeps its value. The file may be a pipe.
- * Initialises *errors. -1: *settings is as before and *errors says why, at least one error; 0: there
- * is none. Blocks; for the start of the program. */
+ * Initialises *errors. -1: *settings is as before and *errors says why, at least one error; 0:
+ * there is none. Blocks; for the start of the program. */
 MUST_CHECK int config_load(struct settings *settings, const char *path,
                            struct config_errors *errors);
 
@@ -110,8 +111,9 @@ enum config_address_error {
     CONFIG_ADDRESS_TOO_LONG = -8,
 };
 
-/* "ADDRESS:PORT" with an IPv4 address, an IPv6 address in brackets (with "%zone" if it needs one), a
- * host name or "*". Looks nothing up. An enum config_address_error in error, and *out is as before. */
+/* "ADDRESS:PORT" with an IPv4 address, an IPv6 address in brackets (with "%zone" if it needs one),
+ * a host name or "*". Looks nothing up. An enum config_address_error in error, and *out is as
+ * before. */
 MUST_CHECK int config_parse_address(const char *text, struct config_address *out);
 
 /* Why it was refused: a static text such as "the port is not a number from 0 to 65535". */

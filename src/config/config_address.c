@@ -195,8 +195,7 @@ setting_store_address(struct slice text, struct config_addresses *list)
         return "the list is full";
     /* Each listener on port 0 gets a port of its own. */
     for (size_t i = 0; address.port != 0 && i < list->count; i++) {
-        if (list->items[i].port == address.port
-            && strcmp(list->items[i].host, address.host) == 0)
+        if (list->items[i].port == address.port && strcmp(list->items[i].host, address.host) == 0)
             return "it is in the list already";
     }
     list->items[list->count++] = address;

@@ -84,7 +84,8 @@ printable_size(struct slice text)
     return is_invisible(character) ? 0 : size;
 }
 
-/* Escapes into `size` bytes with the 0; what does not fit is cut at a character, and "..." says so. */
+/* Escapes into `size` bytes with the 0; what does not fit is cut at a character, and "..." says so.
+ */
 static void
 escape(struct slice text, char *out, size_t size)
 {

@@ -12,8 +12,8 @@
 #include "config/config.h"
 
 enum {
-    SETTING_PATH_MAX = 64,     /* the longest path of a setting with its 0 */
-    CONFIG_QUOTE_MAX = 96,     /* a piece of the file in a message: quoted, escaped, cut, with its 0 */
+    SETTING_PATH_MAX = 64, /* the longest path of a setting with its 0 */
+    CONFIG_QUOTE_MAX = 96, /* a piece of the file in a message: quoted, escaped, cut, with its 0 */
     CONFIG_EXPECTED_MAX = 192, /* what a setting takes, with its 0 */
 };
 
@@ -60,8 +60,8 @@ struct setting_key {
 /* The setting of this key; NULL when there is none. */
 const struct setting *setting_find(struct setting_key key);
 
-/* The first setting in the section that this key is, which stands for the section; NULL when the key
- * is no section. */
+/* The first setting in the section that this key is, which stands for the section; NULL when the
+ * key is no section. */
 const struct setting *setting_find_section(struct setting_key key);
 
 /* The names of keys in a section, one after the other, each once: the one after `previous`, or the
@@ -85,6 +85,10 @@ bool config_scalar_is_null(struct config_scalar scalar);
  * settings as before, when it is none or out of range. */
 MUST_CHECK bool setting_store(const struct setting *setting, struct config_scalar scalar,
                               struct settings *settings);
+
+/* The field of a setting of type SETTING_ADDRESSES. */
+struct config_addresses *setting_addresses(const struct setting *setting,
+                                           struct settings *settings);
 
 /* Reads one address and adds it to the list. NULL, or why it cannot be added; the list is as before
  * then. */

@@ -1,7 +1,7 @@
 /* Values: from a scalar of YAML to the field of a setting, by type, with its range.
  *
- * What YAML 1.1, YAML 1.2 and people read differently is not taken at all: 010 (eight or ten), 0x10,
- * 1_000, yes and on. */
+ * What YAML 1.1, YAML 1.2 and people read differently is not taken at all: 010 (eight or ten),
+ * 0x10, 1_000, yes and on. */
 #include "config/config_internal.h"
 
 #include <inttypes.h>
@@ -13,6 +13,8 @@ struct unit {
     uint64_t factor;
 };
 
+/* The first BINARY_UNITS are those in which messages speak. */
+enum { BINARY_UNITS = 3 };
 static const struct unit size_units[] = {
     {"KiB", UINT64_C(1) << 10}, {"MiB", UINT64_C(1) << 20}, {"GiB", UINT64_C(1) << 30},
     {"kB", UINT64_C(1000)},     {"MB", UINT64_C(1000000)},  {"GB", UINT64_C(1000000000)},
@@ -96,8 +98,7 @@ static bool
 parse_size(struct slice text, uint64_t *bytes)
 {
     return take_number(&text, bytes)
-           && (text.size == 0
-               || apply_unit(text, size_units, ARRAY_SIZE(size_units), bytes));
+           && (text.size == 0 || apply_unit(text, size_units, ARRAY_SIZE(size_units), bytes));
 }
 
 /* A number without a unit says nothing, except 0. */
@@ -160,7 +161,8 @@ parse_number(const struct setting *setting, struct config_scalar scalar, uint64_
     return false;
 }
 
-/* Puts the number into a field of its width; false when it does not fit (the table is wrong then). */
+/* Puts the number into a field of its width; false when it does not fit (the table is wrong then).
+ */
 static bool
 put_number(void *field, size_t size, uint64_t value)
 {
@@ -193,8 +195,8 @@ config_scalar_is_null(struct config_scalar scalar)
     return false;
 }
 
-/* Does YAML take a plain scalar for something other than text: nothing, a boolean (of YAML 1.2) or a
- * number (anything from digits and what may stand in one)? */
+/* Does YAML take a plain scalar for something other than text: nothing, a boolean (of YAML 1.2) or
+ * a number (anything from digits and what may stand in one)? */
 static bool
 is_text(struct config_scalar scalar)
 {
@@ -205,6 +207,8 @@ is_text(struct config_scalar scalar)
         return true;
     if (config_scalar_is_null(scalar))
         return false;
+    if (scalar.text.data[0] == 'e' || scalar.text.data[0] == 'E')
+        return true;
     for (size_t i = 0; i < ARRAY_SIZE(booleans); i++) {
         if (slice_is(scalar.text, booleans[i]))
             return false;
@@ -220,14 +224,27 @@ is_text(struct config_scalar scalar)
     return !has_digit;
 }
 
-/* Copies with the 0, and clears the rest, so that equal settings are equal bytes. */
+static bool
+has_control(struct slice text)
+{
+    for (size_t i = 0; i < text.size; i++) {
+        unsigned char byte = (unsigned char)text.data[i];
+
+        if (byte < ' ' || byte == 0x7f)
+            return true;
+    }
+    return false;
+}
+
+/* Copies with the 0, and clears the rest, so that equal settings are equal bytes. Control
+ * characters are always a slip, such as the newline at the end of a YAML block. */
 static bool
 store_text(const struct setting *setting, struct config_scalar scalar, char *field)
 {
     struct slice text = scalar.text;
 
     if (!is_text(scalar) || !in_range(setting, text.size) || text.size >= setting->size
-        || memchr(text.data, '\0', text.size) != NULL)
+        || has_control(text))
         return false;
     memset(field, 0, setting->size);
     memcpy(field, text.data, text.size);
@@ -247,8 +264,7 @@ setting_store(const struct setting *setting, struct config_scalar scalar, struct
 
 /* A number in the greatest unit that divides it: "4KiB", "100ms", "1h". */
 static void
-describe_units(uint64_t value, const struct unit *units, size_t count, const char *plain,
-               char out[32])
+describe_units(uint64_t value, const struct unit *units, size_t count, char out[32])
 {
     const struct unit *best = NULL;
 
@@ -260,7 +276,7 @@ describe_units(uint64_t value, const struct unit *units, size_t count, const cha
     if (best != NULL)
         snprintf(out, 32, "%" PRIu64 "%s", value / best->factor, best->name);
     else
-        snprintf(out, 32, "%" PRIu64 "%s", value, plain);
+        snprintf(out, 32, "%" PRIu64, value);
 }
 
 static void
@@ -269,8 +285,8 @@ describe_choices(struct choices choices, char out[CONFIG_EXPECTED_MAX])
     size_t used = (size_t)snprintf(out, CONFIG_EXPECTED_MAX, "one of");
 
     for (size_t i = 0; i < choices.count && used < CONFIG_EXPECTED_MAX; i++)
-        used += (size_t)snprintf(out + used, CONFIG_EXPECTED_MAX - used, "%s %s",
-                                 i > 0 ? "," : "", choices.names[i]);
+        used += (size_t)snprintf(out + used, CONFIG_EXPECTED_MAX - used, "%s %s", i > 0 ? "," : "",
+                                 choices.names[i]);
 }
 
 static void
@@ -278,8 +294,8 @@ describe_duration(const struct setting *setting, const char *name, char out[CONF
 {
     char from[32], to[32];
 
-    describe_units(setting->minimum, duration_units, ARRAY_SIZE(duration_units), "", from);
-    describe_units(setting->maximum, duration_units, ARRAY_SIZE(duration_units), "", to);
+    describe_units(setting->minimum, duration_units, ARRAY_SIZE(duration_units), from);
+    describe_units(setting->maximum, duration_units, ARRAY_SIZE(duration_units), to);
     snprintf(out, CONFIG_EXPECTED_MAX, "%s from %s to %s (as 10s, 5m or 1h)", name, from, to);
 }
 
@@ -294,8 +310,8 @@ setting_expected(const struct setting *setting, char out[CONFIG_EXPECTED_MAX])
                  setting->minimum, setting->maximum);
         break;
     case SETTING_SIZE:
-        describe_units(setting->minimum, size_units, 3, " bytes", from);
-        describe_units(setting->maximum, size_units, 3, " bytes", to);
+        describe_units(setting->minimum, size_units, BINARY_UNITS, from);
+        describe_units(setting->maximum, size_units, BINARY_UNITS, to);
         snprintf(out, CONFIG_EXPECTED_MAX,
                  "a size from %s to %s (bytes, or as 128KiB, 16MiB, 16MB)", from, to);
         break;
@@ -314,7 +330,8 @@ setting_expected(const struct setting *setting, char out[CONFIG_EXPECTED_MAX])
         break;
     case SETTING_TEXT:
         snprintf(out, CONFIG_EXPECTED_MAX,
-                 "a text of %" PRIu64 " to %" PRIu64 " bytes (in quotes, if it looks like a number)",
+                 "a text of %" PRIu64 " to %" PRIu64
+                 " bytes without control characters (in quotes, if it looks like a number)",
                  setting->minimum, setting->maximum);
         break;
     case SETTING_ADDRESSES:

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #define SETTING(path_, type_, field_, default_, minimum_, maximum_, summary_)                      \
@@ -24,6 +25,13 @@ const struct setting setting_table[SETTING_COUNT] = {
 #include "config/settings.def"
 #undef SETTING
 
+struct config_addresses *
+setting_addresses(const struct setting *setting, struct settings *settings)
+{
+    assert(setting->type == SETTING_ADDRESSES);
+    return (struct config_addresses *)(void *)((char *)settings + setting->offset);
+}
+
 void
 settings_init(struct settings *settings)
 {
@@ -34,10 +42,10 @@ settings_init(struct settings *settings)
         bool is_good;
 
         if (setting->type == SETTING_ADDRESSES)
-            is_good = setting_store_address(text, &settings->listen) == NULL;
+            is_good = setting_store_address(text, setting_addresses(setting, settings)) == NULL;
         else
-            is_good = setting_store(setting, (struct config_scalar){text, .is_plain = true},
-                                    settings);
+            is_good =
+                setting_store(setting, (struct config_scalar){text, .is_plain = true}, settings);
         assert(is_good);
         (void)is_good;
     }
@@ -123,8 +131,8 @@ least(unsigned a, unsigned b)
 }
 
 /* How many letters one has to insert, remove, replace or exchange with their neighbour to make one
- * name of the other (optimal string alignment); capitals count as small letters. Names as long as no
- * setting's are as far as can be. */
+ * name of the other (optimal string alignment); capitals count as small letters. Names as long as
+ * no setting's are as far as can be. */
 static unsigned
 edit_distance(struct slice a, struct slice b)
 {
@@ -150,52 +158,72 @@ edit_distance(struct slice a, struct slice b)
     return rows[a.size % 3][b.size];
 }
 
-static void
-write_path(char out[SETTING_PATH_MAX], struct slice section, struct slice name)
+/* The last name of a path. */
+static struct slice
+last_name(const char *path)
 {
-    assert(section.size + name.size < SETTING_PATH_MAX);
-    memcpy(out, section.data, section.size);
-    memcpy(out + section.size, name.data, name.size);
-    out[section.size + name.size] = '\0';
+    const char *dot = strrchr(path, '.');
+
+    return slice_from(dot != NULL ? dot + 1 : path);
 }
 
-/* A setting that has this name in another section, or the whole path where a name is expected
- * ("log.level: info"). */
-static const struct setting *
-find_elsewhere(struct slice name)
+/* How far a name may be from what was meant: a third of it, so that short ones are not guessed. */
+static unsigned
+tolerance_of(struct slice name)
 {
+    return name.size < 4 ? 1 : name.size < 9 ? 2 : 3;
+}
+
+/* The name in this section that is nearest; empty when none is near. */
+static struct slice
+nearest_sibling(struct setting_key key)
+{
+    const struct slice none = {.data = "", .size = 0};
+    unsigned best = tolerance_of(key.name) + 1;
+    struct slice nearest = none;
+
+    for (struct slice name = setting_next_name(key.section, none); name.size > 0;
+         name = setting_next_name(key.section, name)) {
+        unsigned distance = edit_distance(key.name, name);
+
+        if (distance < best) {
+            nearest = name;
+            best = distance;
+        }
+    }
+    return nearest;
+}
+
+/* The setting in any section with the nearest name, or with the key as its whole path
+ * ("log.level: info"); NULL when none is near. */
+static const struct setting *
+nearest_elsewhere(struct slice name)
+{
+    unsigned best = tolerance_of(name) + 1;
+    const struct setting *nearest = NULL;
+
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         const char *path = setting_table[i].path;
-        const char *dot = strrchr(path, '.');
+        unsigned distance =
+            least(edit_distance(name, slice_from(path)), edit_distance(name, last_name(path)));
 
-        if (slice_is(name, path) || slice_is(name, dot != NULL ? dot + 1 : path))
-            return &setting_table[i];
+        if (distance < best) {
+            nearest = &setting_table[i];
+            best = distance;
+        }
     }
-    return NULL;
+    return nearest;
 }
 
 bool
 setting_suggest(struct setting_key key, char out[SETTING_PATH_MAX])
 {
-    const struct slice none = {.data = "", .size = 0};
-    const struct setting *elsewhere = find_elsewhere(key.name);
-    struct slice nearest = none;
-    unsigned best = key.name.size <= 4 ? 1 : key.name.size <= 8 ? 2 : 3;
+    struct slice sibling = nearest_sibling(key);
+    const struct setting *elsewhere = nearest_elsewhere(key.name);
 
-    if (elsewhere != NULL) {
-        write_path(out, none, slice_from(elsewhere->path));
-        return true;
-    }
-    for (struct slice name = setting_next_name(key.section, none); name.size > 0;
-         name = setting_next_name(key.section, name)) {
-        unsigned distance = edit_distance(key.name, name);
-
-        if (distance <= best && (nearest.size == 0 || distance < best)) {
-            nearest = name;
-            best = distance;
-        }
-    }
-    if (nearest.size > 0)
-        write_path(out, key.section, nearest);
-    return nearest.size > 0;
+    if (sibling.size > 0)
+        snprintf(out, SETTING_PATH_MAX, "%.*s%.*s", SLICE_ARGS(key.section), SLICE_ARGS(sibling));
+    else if (elsewhere != NULL)
+        snprintf(out, SETTING_PATH_MAX, "%s", elsewhere->path);
+    return sibling.size > 0 || elsewhere != NULL;
 }

@@ -73,6 +73,7 @@ has_mail(void *context)
     struct worker *worker = context;
     return shard_has_mail(worker->shard)
            || atomic_load_explicit(&worker->handovers, memory_order_acquire) != NULL
+           || session_host_has_durable(&worker->host)
            || (!worker->is_stopping
                && atomic_load_explicit(&worker->server->is_stopping, memory_order_acquire));
 }
@@ -132,9 +133,11 @@ run(struct worker *worker)
         if (!worker->is_stopping
             && atomic_load_explicit(&worker->server->is_stopping, memory_order_acquire))
             begin_stop(worker);
+        session_host_durable(&worker->host);
         take_handovers(worker);
         bool has_more = shard_run(worker->shard);
         has_more |= session_host_flush(&worker->host);
+        session_host_submit(&worker->host);
         shard_flush(worker->shard);
         if (is_finished(worker))
             return;
@@ -231,10 +234,31 @@ server_stop(struct server *server)
 }
 
 void
-server_fini(struct server *server)
+server_end_sessions(struct server *server)
 {
     for (uint32_t i = 0; i < server->listener_count; i++)
         listener_close(&server->listeners[i]);
+    server->listener_count = 0;
+    for (uint32_t i = 0; i < server->worker_count; i++) {
+        if (server->workers[i].has_host)
+            session_host_end(&server->workers[i].host);
+        shard_flush(server->workers[i].shard);
+    }
+    /* What the sessions gave back is for queues of other shards, too: mail goes to and fro until all
+     * is where it belongs. */
+    for (int round = 0; round < 3; round++) {
+        for (uint32_t i = 0; i < server->worker_count; i++) {
+            (void)shard_run(server->workers[i].shard);
+            session_host_submit(&server->workers[i].host);
+            shard_flush(server->workers[i].shard);
+        }
+    }
+}
+
+void
+server_fini(struct server *server)
+{
+    server_end_sessions(server);
     for (uint32_t i = 0; i < server->worker_count; i++)
         if (server->workers[i].has_host)
             session_host_fini(&server->workers[i].host);

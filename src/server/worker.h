@@ -64,6 +64,10 @@ MUST_CHECK int server_run(struct server *server);
  * STOP_TIMEOUT_MS. Safe in a signal handler. */
 void server_stop(struct server *server);
 
+/* After server_run: ends what sessions are left, so that the queues have all that was not settled.
+ * Once more does nothing. */
+void server_end_sessions(struct server *server);
+
 /* Frees everything; after server_run, or when it was never called. */
 void server_fini(struct server *server);
 

@@ -9,6 +9,9 @@
 
 #include "base/log.h"
 
+/* Classes whose methods change the definitions. */
+enum { CLASS_EXCHANGE = 40, CLASS_QUEUE = 50 };
+
 int
 channel_error(struct amqp_error *error, uint16_t code, const char *format, ...)
 {
@@ -56,6 +59,7 @@ channel_new(struct connection *connection, uint16_t number)
     channel->number = number;
     list_init(&channel->confirm_link);
     list_init(&channel->publish_link);
+    list_init(&channel->written_link);
     list_init(&channel->wanting);
     unacked_init(&channel->unacked);
     connection->channels[number] = channel;
@@ -88,6 +92,7 @@ channel_release(struct channel *channel)
     publish_drop(channel);
     confirms_fini(&channel->confirms);
     list_remove(&channel->confirm_link);
+    list_remove(&channel->written_link);
     free((char *)channel->pending.queue_name.data);
     channel->pending = (struct pending){0};
     free((char *)channel->last_queue.data);
@@ -243,10 +248,14 @@ channel_method(struct channel *channel, const struct amqp_method_info *info,
                                    "frame instead"
                                  : "expected content body, got non content body frame instead");
     }
+    struct connection *connection = channel->connection;
     channel_handler *handler = handlers[info->index];
     if (handler == NULL)
         return channel_error(error, AMQP_REPLY_COMMAND_INVALID, "unimplemented method");
-    return handler(channel, method, error);
+    int status = handler(channel, method, error);
+    if (info->id >> 16 == CLASS_EXCHANGE || info->id >> 16 == CLASS_QUEUE)
+        connection_gate(connection);
+    return status;
 }
 
 /* --- Requests to queues ----------------------------------------------------------------------------------- */
@@ -277,6 +286,7 @@ channel_answered(struct channel *channel)
     free((char *)channel->pending.queue_name.data);
     channel->pending = (struct pending){0};
     channel->connection->is_waiting = false;
+    connection_gate(channel->connection);
     connection_dirty(channel->connection);
 }
 

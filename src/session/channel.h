@@ -59,6 +59,7 @@ struct channel {
     bool is_flow_noted;
     struct ref ref;    /* as a client of queues */
     struct list confirm_link;  /* in connection->confirming */
+    struct list written_link;  /* in host->written */
     struct list publish_link;  /* in connection->half_published */
     struct publish publish;
     struct route_hint route_hint;
@@ -193,6 +194,9 @@ int transaction_settle(struct channel *channel, uint64_t delivery_tag, bool mult
                        enum settle_outcome outcome, struct amqp_error *error);
 /* So many queues will still answer for a message of the commit. */
 void transaction_expects(struct channel *channel, uint32_t answers);
+/* A message of the commit went to the log: the commit waits for it. */
+void transaction_writes(struct channel *channel);
+bool transaction_is_committing(const struct channel *channel);
 void transaction_confirmed(struct channel *channel, bool is_accepted);
 void transaction_free(struct channel *channel);
 

@@ -16,33 +16,16 @@ strip(struct slice name, char *room)
     return (struct slice){room, size};
 }
 
-/* A delayed exchange keeps what it holds back in a queue of its own, which nobody sees. */
+/* A new delayed exchange gets what it needs. */
 static int
-give_delay_store(struct channel *channel, struct slice name, bool durable)
+give_delay_store(struct channel *channel, struct slice name)
 {
     struct connection *connection = channel->connection;
     struct shard *shard = connection->host->shard;
-    struct catalogue *catalogue = shard->broker->catalogue;
-    struct exchange *exchange = exchange_find(catalogue, connection->vhost, name);
+    struct exchange *exchange = exchange_find(shard->broker->catalogue, connection->vhost, name);
     if (exchange == NULL || !exchange_needs_delay_store(exchange))
         return 0;
-    struct queue_declaration declaration = {
-        .name = name, .durable = durable, .arguments = {"", 0}};
-    struct queue_options options;
-    struct amqp_error ignored;
-    if (queue_options_parse(&options, &declaration, vhost_name(connection->vhost), &ignored) != 0)
-        return -EINVAL;
-    struct queue_record *record =
-        queue_record_new(catalogue, connection->vhost, &declaration, &options, 0);
-    if (record == NULL)
-        return -ENOMEM;
-    record->is_internal = true;
-    if (queue_new(shard, record) == NULL) {
-        queue_record_free(record);
-        return -ENOMEM;
-    }
-    exchange_set_delay_store(exchange, record);
-    return 0;
+    return queue_new_delay_store(shard, connection->vhost, exchange, 0);
 }
 
 int
@@ -66,7 +49,7 @@ exchange_declare_method(struct channel *channel, const union amqp_method *method
     catalogue_lock(catalogue);
     int status = exchange_declare(catalogue, connection->vhost, &declaration, &created, error);
     if (status == 0 && created
-        && give_delay_store(channel, declaration.name, declaration.durable) != 0) {
+        && give_delay_store(channel, declaration.name) != 0) {
         struct amqp_error ignored;
         if (exchange_delete(catalogue, connection->vhost, declaration.name, false, &ignored) != 0)
             connection_break(connection, "out of memory");

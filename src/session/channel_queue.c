@@ -295,10 +295,21 @@ queue_declare_method(struct channel *channel, const union amqp_method *method,
 static void
 publish_history(struct channel *channel, const struct binding_history *history)
 {
-    struct mail mail = {.type = MAIL_PUBLISH, .to = history->queue};
+    struct shard *shard = channel->connection->host->shard;
+    struct route_target target = {.queue = history->queue, .queue_id = history->queue_id};
+    uint64_t id = history->queue_id;
+    struct route route = {
+        .count = 1,
+        .targets = &target,
+        .durable_count = id != 0,
+        .durable_ids = &id,
+    };
     for (size_t i = 0; i < history->count; i++) {
-        mail.publish.message = history->messages[i];
-        shard_send(channel->connection->host->shard, &mail);
+        struct message *copy = message_copy(history->messages[i]);
+        message_unref(history->messages[i]);
+        if (copy == NULL
+            || shard_publish(shard, &route, copy, REF_NONE, 0, PUBLISHED_BY_CLIENT) != 0)
+            connection_break(channel->connection, "out of memory");
     }
     free(history->messages);
 }

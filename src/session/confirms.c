@@ -42,8 +42,9 @@ grow(struct confirms *confirms)
 }
 
 uint64_t
-confirms_add(struct confirms *confirms, uint32_t answers)
+confirms_add(struct confirms *confirms, uint32_t answers, bool awaits_disk)
 {
+    answers += awaits_disk;
     if (answers == 0 && confirms->base == confirms->next) {
         confirms->base++;
         return confirms->next++;
@@ -51,7 +52,7 @@ confirms_add(struct confirms *confirms, uint32_t answers)
     if (confirms->next - confirms->base == confirms->capacity && grow(confirms) != 0)
         return 0;
     uint64_t number = confirms->next++;
-    *slot_at(confirms, number) = (struct confirm_slot){.answers = answers};
+    *slot_at(confirms, number) = (struct confirm_slot){.answers = answers, .awaits_disk = awaits_disk};
     if (answers == 0) { /* done, but others before it are not */
         slot_at(confirms, number)->answers = 1;
         if (confirms_answer(confirms, number, true) != 0)
@@ -89,6 +90,19 @@ confirms_answer(struct confirms *confirms, uint64_t number, bool is_accepted)
         return 0;
     slot->state = CONFIRM_DONE;
     return note_early(confirms, number);
+}
+
+int
+confirms_durable(struct confirms *confirms, uint64_t number)
+{
+    uint64_t first = confirms->on_disk + 1 > confirms->base ? confirms->on_disk + 1
+                                                            : confirms->base;
+    int status = 0;
+    confirms->on_disk = number;
+    for (uint64_t i = first; i <= number && i < confirms->next && status == 0; i++)
+        if (slot_at(confirms, i)->awaits_disk)
+            status = confirms_answer(confirms, i, true);
+    return status;
 }
 
 /* Reports the run of done messages at the front that share an outcome. */

@@ -17,6 +17,7 @@ struct confirm_slot {
     uint32_t answers; /* still awaited */
     uint8_t state;
     bool is_refused;
+    bool awaits_disk; /* one of the answers is that it is durable */
 };
 
 struct confirms {
@@ -25,6 +26,7 @@ struct confirms {
     uint64_t reported; /* all up to this one are reported */
     struct confirm_slot *slots; /* ring */
     uint32_t capacity;
+    uint64_t on_disk; /* all up to this one are durable as far as they have to be */
     uint64_t *early; /* done before others that came before them */
     uint32_t early_count, early_capacity;
 };
@@ -32,9 +34,12 @@ struct confirms {
 void confirms_init(struct confirms *confirms);
 void confirms_fini(struct confirms *confirms);
 
-/* The next message is published; so many answers are awaited for it. Its number, or 0: out of
- * memory. */
-uint64_t confirms_add(struct confirms *confirms, uint32_t answers);
+/* The next message is published; so many answers of queues are awaited for it, and that it is
+ * durable. Its number, or 0: out of memory. */
+uint64_t confirms_add(struct confirms *confirms, uint32_t answers, bool awaits_disk);
+
+/* All messages up to this number are durable. -ENOMEM. */
+MUST_CHECK int confirms_durable(struct confirms *confirms, uint64_t number);
 
 /* One answer for that message came. -ENOMEM: it cannot be noted, so the channel is useless. */
 MUST_CHECK int confirms_answer(struct confirms *confirms, uint64_t number, bool is_accepted);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "store/definitions.h"
 #include "session/channel.h"
 
 static void on_events(struct io *io, uint32_t events);
@@ -24,6 +25,28 @@ connection_break(struct connection *connection, const char *reason)
     log_info("connection lost", LOG_STR("peer", connection->peer), LOG_STR("reason", reason));
     connection->is_broken = true;
     connection_dirty(connection);
+}
+
+void
+connection_gate(struct connection *connection)
+{
+    if (connection->host->definitions != NULL)
+        connection->gate = definitions_submitted(connection->host->definitions);
+}
+
+/* Must its output wait? Then it does, and is flushed when the definitions are durable. */
+static bool
+is_gated(struct connection *connection)
+{
+    struct session_host *host = connection->host;
+    if (connection->gate == 0)
+        return false;
+    if (connection->gate <= definitions_durable(host->definitions)) {
+        connection->gate = 0;
+        return false;
+    }
+    list_move_back(&host->gated, &connection->dirty_link);
+    return true;
 }
 
 uint8_t *
@@ -607,6 +630,8 @@ session_host_init(struct session_host *host, struct shard *shard, struct loop *l
     list_init(&host->connections);
     list_init(&host->dirty);
     list_init(&host->finished);
+    list_init(&host->written);
+    list_init(&host->gated);
     random_init(&host->random);
     route_cache_init(&host->routes);
     block_pool_init(&host->pool, 4 * 1024 * 1024);
@@ -623,12 +648,19 @@ free_finished(struct session_host *host)
 }
 
 void
-session_host_fini(struct session_host *host)
+session_host_end(struct session_host *host)
 {
     struct list *node;
     while ((node = list_first(&host->connections)) != NULL)
         finish(LIST_ENTRY(node, struct connection, link));
     free_finished(host);
+}
+
+void
+session_host_fini(struct session_host *host)
+{
+    session_host_end(host);
+    free(host->waits);
     route_cache_fini(&host->routes);
     block_pool_fini(&host->pool);
     free(host->read_buffer);
@@ -663,6 +695,8 @@ flush_connection(struct connection *connection)
     struct list *node;
     while ((node = list_pop_front(&connection->confirming)) != NULL)
         channel_flush_confirms(LIST_ENTRY(node, struct channel, confirm_link));
+    if (!connection->is_broken && is_gated(connection))
+        return;
     if (!connection->is_broken && output_pending(&connection->output) > 0) {
         connection->has_sent = true;
         if (output_flush(&connection->output, &connection->stream) == OUTPUT_ERROR)

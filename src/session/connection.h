@@ -57,6 +57,7 @@ struct connection {
     bool is_broken;       /* to be given up at the end of the turn: out of memory, socket error */
     bool has_sent;        /* since the last tick */
     bool is_loopback, has_input_left;
+    uint64_t gate; /* output waits until the definitions are durable up to this change */
     uint32_t body_left;   /* of a body frame of which a part has come; with its end octet */
     uint16_t body_channel;
     struct timer timer;   /* handshake, heartbeats, closing: what there is in the state */
@@ -86,6 +87,10 @@ connection_dirty(struct connection *connection)
     if (!list_is_linked(&connection->dirty_link))
         list_push_back(&connection->host->dirty, &connection->dirty_link);
 }
+
+/* What is answered from here on says that the definitions are changed: it must not go out before
+ * that is on disk. */
+void connection_gate(struct connection *connection);
 
 /* Gives the connection up at the end of the turn, without a word to the client. */
 void connection_break(struct connection *connection, const char *reason);

@@ -288,8 +288,6 @@ connection_method(struct connection *connection, const struct amqp_method_info *
         CONNECTION_SEND(connection, 0, connection_update_secret_ok, 16, {.no_fields = 0});
         return 0;
     }
-    if (info->id == AMQP_connection_close_ok && state == CONNECTION_OPEN)
-        return channel_error(error, AMQP_REPLY_COMMAND_INVALID, "unexpected %s", info->name);
     return channel_error(error, AMQP_REPLY_CHANNEL_ERROR,
                          "unexpected method in connection state %s",
                          state == CONNECTION_OPEN ? "running" : "starting");

@@ -360,9 +360,10 @@ publish_message(struct channel *channel, struct message *message,
     }
     if (UNLIKELY(mandatory && route->count == 0 && replies == 0 && !route->is_duplicate))
         send_return(channel, message, AMQP_REPLY_NO_ROUTE, "NO_ROUTE");
+    bool is_kept = shard_keeps(shard, route, message);
     uint64_t number = 0;
     if (channel->mode == CHANNEL_CONFIRMS) {
-        number = confirms_add(&channel->confirms, route->may_reject_count);
+        number = confirms_add(&channel->confirms, route->may_reject_count, is_kept);
         if (number == 0)
             connection_break(connection, "out of memory");
         if (!list_is_linked(&channel->confirm_link))
@@ -370,8 +371,13 @@ publish_message(struct channel *channel, struct message *message,
         connection_dirty(connection);
     } else if (channel->mode == CHANNEL_TRANSACTIONAL) {
         transaction_expects(channel, route->may_reject_count);
+        if (is_kept)
+            transaction_writes(channel);
     }
-    shard_publish(shard, route, message, channel->ref, number);
+    if (is_kept && channel->mode != CHANNEL_PLAIN && !list_is_linked(&channel->written_link))
+        list_push_back(&connection->host->written, &channel->written_link);
+    if (shard_publish(shard, route, message, channel->ref, number, PUBLISHED_BY_CLIENT) != 0)
+        return channel_error(error, AMQP_REPLY_RESOURCE_ERROR, "out of memory for the log");
     return 0;
 }
 

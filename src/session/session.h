@@ -36,6 +36,8 @@ struct session_limits {
 typedef bool session_authenticate(void *context, struct slice user, struct slice password,
                                   bool is_loopback, const char **reason);
 
+struct durable_wait;
+
 struct session_host {
     struct shard *shard;
     struct loop *loop;
@@ -46,6 +48,13 @@ struct session_host {
     session_authenticate *authenticate;
     void *authenticate_context;
     struct list connections;
+    /* What keeps things on disk; NULL: nothing is kept, and nothing waited for. */
+    struct log_writer *log_writer;
+    struct definitions *definitions;
+    struct list written;  /* channels that wrote to the log in this turn */
+    struct list gated;    /* connections whose output waits for the definitions */
+    struct durable_wait *waits; /* ring: what waits for the log, oldest first */
+    uint32_t wait_first, wait_count, wait_capacity;
     struct list dirty;    /* connections with output, confirms or input to go on with */
     struct list finished; /* closed ones, to be freed at the end of the turn */
     _Atomic uint32_t connection_count;
@@ -58,6 +67,9 @@ MUST_CHECK int session_host_init(struct session_host *host, struct shard *shard,
                                  const struct session_limits *limits,
                                  session_authenticate *authenticate, void *authenticate_context);
 
+/* Closes what is still open. */
+void session_host_end(struct session_host *host);
+
 /* Closes what is still open and frees everything. */
 void session_host_fini(struct session_host *host);
 
@@ -67,6 +79,15 @@ void session_accept(struct session_host *host, int fd, const struct address *pee
 /* End of the turn: confirms and output go out, connections that ended are freed. Returns whether
  * there is more to do at once. */
 bool session_host_flush(struct session_host *host);
+
+/* After session_host_flush and before shard_flush: hands what the turn wrote to the log over. */
+void session_host_submit(struct session_host *host);
+
+/* At the beginning of the turn: what has become durable is confirmed. */
+void session_host_durable(struct session_host *host);
+
+/* Whether there is something to do for session_host_durable. Any thread. */
+bool session_host_has_durable(const struct session_host *host);
 
 /* Tells every client that the broker shuts down (connection.close 320). */
 void session_host_shutdown(struct session_host *host);

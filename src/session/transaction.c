@@ -23,7 +23,7 @@ struct transaction {
     uint32_t published_count, published_capacity;
     uint32_t settled_count, settled_capacity;
     uint32_t answers; /* awaited by the commit */
-    bool is_committing, is_refused;
+    bool is_committing, is_refused, has_written;
 };
 
 /* Room for one more item of `size` bytes; NULL: out of memory, the array is as before. */
@@ -169,6 +169,20 @@ void
 transaction_expects(struct channel *channel, uint32_t answers)
 {
     channel->transaction->answers += answers;
+}
+
+void
+transaction_writes(struct channel *channel)
+{
+    if (!channel->transaction->has_written)
+        channel->transaction->answers++;
+    channel->transaction->has_written = true;
+}
+
+bool
+transaction_is_committing(const struct channel *channel)
+{
+    return channel->transaction != NULL && channel->transaction->is_committing;
 }
 
 void

@@ -1,0 +1,25 @@
+/* Storage: what joins the broker to its data directory. At the start the catalogue and the queues are
+ * made again from the definitions and the log; from then on every durable change and every persistent
+ * message goes there. */
+#ifndef SERVER_STORAGE_H
+#define SERVER_STORAGE_H
+
+#include "server/worker.h"
+
+enum {
+    STORAGE_TEXT_SIZE = 768,
+    /* Memory for messages in queues, of all shards; beyond it long queues keep places only. */
+    STORAGE_MEMORY = 256 * 1024 * 1024,
+};
+
+struct storage;
+
+/* Opens (or makes) the data directory, restores what is there into the server's shards, and gives
+ * every worker its journal. Before server_run. -1 with one line for the operator. */
+MUST_CHECK int storage_open(struct storage **storage, struct server *server, const char *directory,
+                            char error[STORAGE_TEXT_SIZE]);
+
+/* What was written is made durable, then all is closed. The workers have stopped and submitted. */
+void storage_close(struct storage *storage);
+
+#endif

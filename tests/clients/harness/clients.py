@@ -1,0 +1,109 @@
+"""The clients: what each needs, how it is built, and which steps it has no call for.
+
+A client that leaves out a step says why; one with steps of its own (Celery is not a library of AMQP
+calls) lists them. A step that a program should report and does not is a failure.
+"""
+import os
+import shutil
+import subprocess
+
+import program
+from steps import FEATURES
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+DEBIAN_PYTHON = "/usr/bin/python3"
+GO_PATH = "/usr/share/gocode"
+JAVA_JARS = ["/usr/share/java/rabbitmq-client.jar", "/usr/share/java/slf4j-api.jar"]
+
+
+class Client:
+    """One client: override missing() and prepare()."""
+    leaves_out = {}
+    own_steps = None
+    recovers = True
+
+    def __init__(self, name):
+        self.name = name
+
+    def missing(self):
+        """What must be installed first, or None."""
+        raise NotImplementedError
+
+    def prepare(self, directory):
+        """Builds the program inside directory if it wants building; returns its command."""
+        raise NotImplementedError
+
+    def steps(self):
+        if self.own_steps is not None:
+            return list(self.own_steps)
+        return [step for step in FEATURES if step not in self.leaves_out]
+
+
+def source(*parts):
+    return os.path.join(HERE, *parts)
+
+
+def answers(*command):
+    """Whether a short command succeeds."""
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, timeout=30).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def missing_program(*programs):
+    for name in programs:
+        if not shutil.which(name):
+            return f"the program {name}"
+    return None
+
+
+class PythonClient(Client):
+    def __init__(self, name, module, script, leaves_out=None, own_steps=None, recovers=True):
+        super().__init__(name)
+        self.module, self.script = module, script
+        self.leaves_out = leaves_out or {}
+        self.own_steps = own_steps
+        self.recovers = recovers
+
+    def missing(self):
+        if not os.access(DEBIAN_PYTHON, os.X_OK):
+            return DEBIAN_PYTHON
+        if not answers(DEBIAN_PYTHON, "-c", f"import {self.module}"):
+            return f"the Python module {self.module}"
+        return None
+
+    def prepare(self, directory):
+        return [DEBIAN_PYTHON, "-B", source("python", self.script)]
+
+
+class CClient(Client):
+    leaves_out = {
+        "cancel-notify": "librabbitmq cannot announce consumer_cancel_notify as it logs in by default",
+    }
+
+    def missing(self):
+        compiler = os.environ.get("CC", "cc")
+        if absent := missing_program(compiler, "pkg-config"):
+            return absent
+        return None if answers("pkg-config", "librabbitmq") else "the C library librabbitmq"
+
+    def prepare(self, directory):
+        flags = subprocess.check_output(["pkg-config", "--cflags", "--libs", "librabbitmq"],
+                                        text=True).split()
+        binary = os.path.join(directory, "librabbitmq-client")
+        sources = [source("c", name) for name in ("features.c", "client.c")]
+        program.build([os.environ.get("CC", "cc"), "-std=gnu17", "-O1", "-g", "-Wall", "-Wextra",
+                       "-Werror", "-o", binary, *sources, *flags])
+        return [binary]
+
+
+CLIENTS = {client.name: client for client in [
+    PythonClient("pika", "pika", "pika_client.py"),
+    CClient("librabbitmq"),
+]}
+
+
+def own_steps():
+    return sorted({step for client in CLIENTS.values() for step in client.own_steps or []})

@@ -1,0 +1,182 @@
+"""Several connections at once: what one does reaches the other whole and in order."""
+import amqp_wire as wire
+from client import Failure, check_equal
+from harness import scenario
+
+
+@scenario
+def order_is_kept_between_every_two_connections(s):
+    channels = [s.channel() for _ in range(6)]
+    queues = [s.queue(channel) for channel in channels]
+    for channel, queue in zip(channels, queues):
+        channel.consume(queue, no_ack=True)
+    for number in range(40):
+        for sender, channel in enumerate(channels):
+            for queue in queues:
+                channel.publish(queue, f"{sender} {number}")
+    for channel in channels:
+        seen = {}
+        for _ in range(40 * len(channels)):
+            sender, number = channel.expect("basic.deliver").body.split()
+            check_equal(f"next from connection {sender.decode()}", int(number), seen.get(sender, 0))
+            seen[sender] = int(number) + 1
+
+
+@scenario
+def a_message_is_given_to_one_of_the_consumers_of_a_queue(s):
+    publisher, consumers = s.channel(), [s.channel() for _ in range(4)]
+    queue = s.queue(publisher)
+    for consumer in consumers:
+        consumer.call("basic.qos", prefetch_count=10)
+        consumer.consume(queue)
+    publisher.publish_all(queue, [f"{n}" for n in range(40)])
+    bodies = []
+    for consumer in consumers:
+        for _ in range(10):
+            bodies.append(int(consumer.expect("basic.deliver").body))
+    check_equal("messages", sorted(bodies), list(range(40)))
+    for consumer in consumers:
+        consumer.ack(0, multiple=True)
+        consumer.sync()
+    publisher.holds(queue, 0)
+
+
+@scenario
+def what_a_lost_client_had_not_finished_sending_is_not_published(s):
+    owner, lost = s.channel(), s.channel()
+    queue = s.queue(owner)
+    octets = wire.publish_frames(lost.number, "", queue, b"complete") + wire.publish_frames(
+        lost.number, "", queue, b"incomplete")
+    lost.connection.send(octets[:-3])
+    owner.holds(queue, 1)
+    lost.connection.drop()
+    owner.holds(queue, 1)
+    owner.got(queue, b"complete")
+
+
+@scenario
+def a_consumer_that_does_not_read_holds_nobody_else_up(s):
+    stuck, other, publisher = s.channel(), s.channel(), s.channel()
+    queue, free = s.queue(publisher), s.queue(publisher)
+    stuck.consume(queue, no_ack=True)
+    for _ in range(200):
+        publisher.publish(queue, b"x" * 100000)  # 20 MB that nobody takes off the socket
+    other.consume(free, no_ack=True)
+    for n in range(50):
+        publisher.publish(free, f"{n}")
+        other.delivered(f"{n}")
+
+
+@scenario
+def a_consumer_that_reads_late_gets_everything(s):
+    late, publisher = s.channel(), s.channel()
+    queue = s.queue(publisher)
+    late.consume(queue, no_ack=True)
+    publisher.select()
+    for n in range(100):
+        publisher.publish_confirmed(queue, f"{n:04}" * 25000)
+    for n in range(100):
+        if late.expect("basic.deliver").body[:4] != f"{n:04}".encode():
+            raise Failure(f"message {n} is not the next one")
+
+
+@scenario
+def a_long_backlog_drains_in_order(s):
+    channel, consumer = s.channel(), s.channel()
+    queue = s.queue(channel, durable=True)
+    channel.select()
+    for n in range(10000):
+        channel.publish(queue, f"{n}", delivery_mode=2)
+    channel.all_confirmed(10000)
+    consumer.call("basic.qos", prefetch_count=300)
+    consumer.consume(queue)
+    for n in range(10000):
+        method = consumer.expect("basic.deliver", body=f"{n}")
+        if n % 100 == 99:
+            consumer.ack(method.delivery_tag, multiple=True)
+    consumer.holds(queue, 0)
+
+
+@scenario
+def a_fanout_to_many_queues_reaches_all(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "fanout")
+    queues = [channel.declare("", exclusive=True).queue for _ in range(150)]
+    for queue in queues:
+        channel.bind(queue, exchange)
+    channel.select()
+    for n in range(3):
+        channel.publish_confirmed("", f"{n}", exchange=exchange)
+    for queue in queues:
+        check_equal("messages", channel.counts(queue)[0], 3)
+
+
+@scenario
+def connections_that_come_and_go_leave_nothing_behind(s):
+    watcher = s.channel()
+    queue = s.queue(watcher)
+    for n in range(60):
+        channel = s.channel()
+        channel.consume(queue)
+        if n % 3 == 0:
+            channel.connection.close()
+        elif n % 3 == 1:
+            channel.connection.drop()
+        else:
+            channel.connection.send(b"\0\0\0rubbish")
+    watcher.holds(queue, 0, consumers=0)
+
+
+@scenario
+def deleting_a_queue_that_others_use_ends_their_use_only(s):
+    owner, consumer, publisher = s.channel(), s.channel(), s.channel()
+    queue = s.queue(owner)
+    consumer.consume(queue, "c")
+    publisher.publish(queue, b"m")
+    consumer.delivered(b"m")
+    owner.call("queue.delete", queue=queue)
+    consumer.expect("basic.cancel", consumer_tag="c")
+    consumer.ack(1)
+    consumer.sync()
+    publisher.publish(queue, b"m", mandatory=True)
+    publisher.expect("basic.return", reply_code=312)
+
+
+@scenario
+def two_connections_may_declare_the_same_queue_at_once(s):
+    name, channels = s.queue_name(), [s.channel() for _ in range(8)]
+    for channel in channels:
+        channel.say("queue.declare", queue=name, durable=True)
+    for channel in channels:
+        channel.expect("queue.declare-ok", queue=name)
+
+
+@scenario
+def of_two_connections_that_claim_a_queue_at_once_one_gets_it(s):
+    name, channels = s.queue_name(), [s.channel() for _ in range(8)]
+    for channel in channels:
+        channel.say("queue.declare", queue=name, exclusive=True)
+    owners = 0
+    for channel in channels:
+        method = channel.connection
+        while not method.inbox(channel.number):
+            method.pump()
+        answer = method.inbox(channel.number).popleft()
+        if answer.name == "queue.declare-ok":
+            owners += 1
+        else:
+            check_equal("answer", (answer.name, answer.reply_code), ("channel.close", 405))
+    check_equal("owners", owners, 1)
+
+
+@scenario
+def consumers_of_one_queue_on_many_connections_share_it_in_turn(s):
+    publisher, consumers = s.channel(), [s.channel() for _ in range(5)]
+    queue = s.queue(publisher)
+    for consumer in consumers:
+        consumer.consume(queue, no_ack=True)
+    publisher.holds(queue, 0, consumers=5)
+    publisher.publish_all(queue, [f"{n}" for n in range(50)])
+    for consumer in consumers:
+        for _ in range(10):
+            consumer.expect("basic.deliver")

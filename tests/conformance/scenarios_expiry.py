@@ -1,0 +1,254 @@
+"""Time to live of messages and of queues. What must not expire in a scenario lives a minute."""
+import time
+
+from client import Failure, check_equal
+from harness import scenario
+
+
+def dead_letters(s, channel, **arguments):
+    """-> a queue whose expired messages can be watched, and the queue they arrive in."""
+    target = s.queue(channel)
+    source = s.queue(channel, arguments={"x-dead-letter-exchange": "",
+                                         "x-dead-letter-routing-key": target,
+                                         **{k.replace("_", "-"): v for k, v in arguments.items()}})
+    return source, target
+
+
+def waits_at_least(since, milliseconds):
+    if time.monotonic() - since < milliseconds / 1000 - 0.02:
+        raise Failure(f"expired after {(time.monotonic() - since) * 1000:.0f} ms of {milliseconds}")
+
+
+@scenario
+def a_message_expires_after_its_queues_ttl(s):
+    channel = s.channel()
+    source, target = dead_letters(s, channel, x_message_ttl=300)
+    channel.consume(target)
+    since = time.monotonic()
+    channel.publish(source, b"m")
+    channel.delivered(b"m")
+    waits_at_least(since, 300)
+
+
+@scenario
+def a_message_expires_after_its_own_expiration(s):
+    channel = s.channel()
+    source, target = dead_letters(s, channel)
+    channel.consume(target)
+    since = time.monotonic()
+    channel.publish(source, b"m", expiration="300")
+    channel.delivered(b"m")
+    waits_at_least(since, 300)
+
+
+@scenario
+def the_shorter_of_queue_ttl_and_expiration_counts(s):
+    channel = s.channel()
+    long, target = dead_letters(s, channel, x_message_ttl=60000)
+    short, _ = dead_letters(s, channel, x_message_ttl=200)
+    channel.consume(target)
+    channel.publish(long, b"its own", expiration="200")
+    channel.delivered(b"its own")
+    channel.publish(short, b"not its own", expiration="60000")
+    channel.holds(short, 0)
+
+
+@scenario
+def a_living_message_is_delivered(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments={"x-message-ttl": 60000})
+    channel.publish(queue, b"m", expiration="50000")
+    channel.holds(queue, 1)
+    channel.got(queue, b"m", properties={"expiration": "50000"})
+
+
+@scenario
+def a_ttl_of_0_delivers_to_a_ready_consumer(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments={"x-message-ttl": 0})
+    channel.consume(queue)
+    channel.publish_all(queue, "abc")
+    channel.delivered("a", "b", "c")
+
+
+@scenario
+def an_expiration_of_0_delivers_to_a_ready_consumer(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.consume(queue)
+    for text in "abc":
+        channel.publish(queue, text, expiration="0")
+    channel.delivered("a", "b", "c")
+
+
+@scenario
+def a_ttl_of_0_expires_without_a_ready_consumer(s):
+    channel = s.channel()
+    source, target = dead_letters(s, channel, x_message_ttl=0)
+    channel.publish(source, b"m")
+    channel.holds(target, 1)
+    channel.holds(source, 0)
+
+
+@scenario
+def an_expiration_of_0_expires_without_a_ready_consumer(s):
+    channel = s.channel()
+    source, target = dead_letters(s, channel)
+    channel.publish(source, b"m", expiration="0")
+    channel.holds(target, 1)
+
+
+@scenario
+def an_unacked_message_does_not_expire(s):
+    channel = s.channel()
+    source, target = dead_letters(s, channel, x_message_ttl=700)
+    channel.publish_all(source, "ab")
+    channel.holds(source, 2)
+    channel.got(source, "a", no_ack=False)
+    channel.holds(target, 1)
+    channel.got(target, "b")
+    channel.ack(1)
+    channel.silent(source, target)
+    channel.holds(target, 0)
+
+
+@scenario
+def requeueing_does_not_start_the_ttl_again(s):
+    channel = s.channel()
+    source, target = dead_letters(s, channel, x_message_ttl=700)
+    channel.publish_all(source, "ab")
+    channel.holds(source, 2)
+    channel.got(source, "a", no_ack=False)
+    channel.holds(target, 1)  # the other one has expired: so has the time of this
+    channel.got(target, "b")
+    since = time.monotonic()
+    channel.reject(1)
+    channel.holds(target, 1)
+    if time.monotonic() - since > 0.6:
+        raise Failure("the requeued message began a new life")
+
+
+@scenario(not_rabbitmq="RabbitMQ looks for expired messages only at the head of the queue")
+def an_expired_message_behind_the_head_goes_at_its_own_time(s):
+    channel = s.channel()
+    source, target = dead_letters(s, channel)
+    channel.publish(source, b"long", expiration="60000")
+    channel.publish(source, b"short", expiration="100")
+    channel.consume(target)
+    channel.delivered(b"short")
+    channel.holds(source, 1)
+
+
+@scenario
+def messages_expire_in_the_order_of_the_queue(s):
+    channel = s.channel()
+    source, target = dead_letters(s, channel, x_message_ttl=150)
+    channel.publish_all(source, [f"{n}" for n in range(100)])
+    channel.consume(target)
+    channel.delivered(*[f"{n}" for n in range(100)])
+
+
+@scenario
+def an_expired_message_is_not_given_to_a_later_consumer(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.select()
+    channel.publish_confirmed(queue, b"old", expiration="1")
+    channel.holds(queue, 0)
+    channel.publish(queue, b"new")
+    channel.consume(queue)
+    channel.answer("basic.ack")
+    channel.delivered(b"new")
+
+
+# queues
+
+def gone(s, queue, since, milliseconds):
+    """The queue goes, but not before its time."""
+    watcher = s.channel()
+    exchange = s.exchange(watcher)
+    watcher.bind(queue, exchange, "k")
+    while True:
+        watcher.publish("k", b"", exchange=exchange, mandatory=True)
+        watcher.sync()
+        if watcher.connection.inbox(watcher.number):
+            waits_at_least(since, milliseconds)
+            watcher.expect("basic.return", reply_code=312)
+            watcher.refuses("queue.declare", 404, f"no queue '{queue}' in vhost '/'", queue=queue,
+                            passive=True)
+            return
+        watcher.try_again("the queue does not expire")
+
+
+@scenario
+def an_unused_queue_expires(s):
+    channel = s.channel()
+    since = time.monotonic()
+    queue = s.queue(channel, arguments={"x-expires": 600})
+    gone(s, queue, since, 600)
+
+
+@scenario
+def messages_do_not_keep_a_queue_from_expiring(s):
+    channel = s.channel()
+    since = time.monotonic()
+    queue = s.queue(channel, arguments={"x-expires": 600})
+    channel.publish_all(queue, "abc")
+    gone(s, queue, since, 600)
+
+
+@scenario
+def a_queue_with_a_consumer_does_not_expire(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments={"x-expires": 600})
+    control = s.queue(channel, arguments={"x-expires": 900})
+    tag = channel.consume(queue)
+    gone(s, control, time.monotonic() - 1, 0)
+    channel.counts(queue)
+    since = time.monotonic()
+    channel.call("basic.cancel", consumer_tag=tag)
+    gone(s, queue, since, 600)
+
+
+def kept_alive(touch):
+    def run(s):
+        channel = s.channel()
+        queue = s.queue(channel, arguments={"x-expires": 600})
+        begin = time.monotonic()
+        while time.monotonic() - begin < 1.2:
+            touch(channel, queue)
+            channel.sync()
+            time.sleep(0.02)
+        since = time.monotonic()
+        channel.get(queue)
+        gone(s, queue, since, 600)
+    return run
+
+
+@scenario
+def basic_get_keeps_a_queue_from_expiring(s):
+    kept_alive(lambda channel, queue: channel.get(queue))(s)
+
+
+@scenario
+def declaring_again_keeps_a_queue_from_expiring(s):
+    kept_alive(lambda channel, queue: channel.declare(queue, arguments={"x-expires": 600}))(s)
+
+
+@scenario
+def messages_of_an_expired_queue_are_not_dead_lettered(s):
+    channel = s.channel()
+    since = time.monotonic()
+    source, target = dead_letters(s, channel, x_expires=600)
+    channel.publish_all(source, "abc")
+    gone(s, source, since, 600)
+    channel.silent(target)
+    channel.holds(target, 0)
+
+
+@scenario
+def a_consumer_count_of_an_expired_queue_is_not_left_behind(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments={"x-expires": 100})
+    gone(s, queue, time.monotonic() - 1, 0)
+    check_equal("counts", channel.declare(queue).consumer_count, 0)

@@ -1,0 +1,346 @@
+"""Exchange types of plugins: hashes, random, history, delay, deduplication."""
+import re
+import time
+
+from client import Failure, check_equal
+from harness import add, scenario
+
+NOT_THERE = "the plugin is not part of RabbitMQ 3.10"
+
+
+def bound(s, channel, exchange, *keys):
+    """-> queues bound with these keys."""
+    queues = [s.queue(channel) for _ in keys]
+    for queue, key in zip(queues, keys):
+        channel.bind(queue, exchange, key)
+    return queues
+
+
+def empty(channel, queue):
+    found = []
+    while True:
+        message = channel.get(queue)
+        if message is None:
+            return found
+        found.append(message.body.decode())
+
+
+def publish_confirmed(channel, exchange, messages):
+    """messages: [(routing key, body, properties)]"""
+    channel.select()
+    for key, body, properties in messages:
+        channel.publish_confirmed(key, body, exchange=exchange, **properties)
+
+
+# consistent hash
+
+@scenario
+def a_hashed_message_goes_to_exactly_one_queue(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-consistent-hash")
+    queues = bound(s, channel, exchange, "10", "10", "10")
+    publish_confirmed(channel, exchange, [(f"key{n}", "m", {}) for n in range(300)])
+    check_equal("messages", sum(channel.counts(queue)[0] for queue in queues), 300)
+
+
+@scenario
+def the_same_key_always_goes_to_the_same_queue(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-consistent-hash")
+    queues = bound(s, channel, exchange, "1", "1", "1", "1")
+    publish_confirmed(channel, exchange, [(f"key{n % 10}", f"{n % 10}", {}) for n in range(200)])
+    homes = {}
+    for queue in queues:
+        for body in empty(channel, queue):
+            homes.setdefault(body, set()).add(queue)
+    check_equal("homes per key", sorted(len(home) for home in homes.values()), [1] * 10)
+
+
+@scenario
+def weights_share_out_the_keys(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-consistent-hash")
+    light, heavy = bound(s, channel, exchange, "1", "9")
+    publish_confirmed(channel, exchange, [(f"key{n}", "m", {}) for n in range(1000)])
+    share = channel.counts(heavy)[0]
+    if not 750 < share < 990:
+        raise Failure(f"nine tenths of the weight got {share} of 1000 messages")
+
+
+def hashes_by(name, arguments, properties):
+    """What counts is the property, not the key."""
+    def run(s):
+        channel = s.channel()
+        exchange = s.exchange(channel, "x-consistent-hash", arguments=arguments)
+        queues = bound(s, channel, exchange, *["5"] * 5)
+        publish_confirmed(channel, exchange, [(f"key{n}", "m", properties(1)) for n in range(50)])
+        check_equal("queues for one value", sum(1 for queue in queues if empty(channel, queue)), 1)
+        publish_confirmed(channel, exchange, [("key", "m", properties(n)) for n in range(200)])
+        if sum(1 for queue in queues if empty(channel, queue)) < 3:
+            raise Failure("different values went to the same queues")
+    add(f"a_hash_may_be_over_{name}", run)
+
+
+hashes_by("a_header", {"hash-header": "h"}, lambda n: {"headers": {"h": f"value{n}"}})
+hashes_by("the_message_id", {"hash-property": "message_id"}, lambda n: {"message_id": f"value{n}"})
+hashes_by("the_correlation_id", {"hash-property": "correlation_id"},
+          lambda n: {"correlation_id": f"value{n}"})
+hashes_by("the_timestamp", {"hash-property": "timestamp"}, lambda n: {"timestamp": n})
+
+
+@scenario
+def a_hash_exchange_without_bindings_routes_nowhere(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-consistent-hash")
+    channel.publish("k", b"m", exchange=exchange, mandatory=True)
+    channel.expect("basic.return", reply_code=312)
+
+
+@scenario
+def after_unbinding_the_remaining_queues_share_the_keys(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-consistent-hash")
+    gone, stays = bound(s, channel, exchange, "1", "1")
+    channel.call("queue.unbind", queue=gone, exchange=exchange, routing_key="1")
+    publish_confirmed(channel, exchange, [(f"key{n}", "m", {}) for n in range(50)])
+    check_equal("messages", (channel.counts(gone)[0], channel.counts(stays)[0]), (0, 50))
+
+
+@scenario
+def adding_a_queue_moves_only_a_share_of_the_keys(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-consistent-hash")
+    queues = bound(s, channel, exchange, *["10"] * 4)
+    keys = [(f"key{n}", f"{n}", {}) for n in range(400)]
+    publish_confirmed(channel, exchange, keys)
+    before = {body: queue for queue in queues for body in empty(channel, queue)}
+    queues += bound(s, channel, exchange, "10")
+    publish_confirmed(channel, exchange, keys)
+    after = {body: queue for queue in queues for body in empty(channel, queue)}
+    moved = sum(1 for body in before if before[body] != after[body])
+    if not 20 < moved < 200:
+        raise Failure(f"{moved} of 400 keys moved, a fifth should")
+
+
+for key, text in [("0", "The binding key must be greater than 0"),
+                  ("-1", "The binding key must be greater than 0"),
+                  ("abc", re.compile("The binding key must be an integer: .*abc")),
+                  ("", re.compile("The binding key must be an integer: ")),
+                  ("1.5", re.compile("The binding key must be an integer: .*1.5"))]:
+    def bad_weight(s, key=key, text=text):
+        channel = s.channel()
+        exchange, queue = s.exchange(channel, "x-consistent-hash"), s.queue(channel)
+        channel.refuses("queue.bind", 406, text, queue=queue, exchange=exchange, routing_key=key)
+    word = {"": "empty", "-1": "negative", "1.5": "a_fraction", "0": "zero", "abc": "a_word"}[key]
+    add(f"a_weight_must_not_be_{word}", bad_weight)
+
+
+@scenario
+def a_hash_is_over_a_header_or_a_property_but_not_both(s):
+    s.channel().refuses("exchange.declare", 406,
+                        "hash-header and hash-property are mutually exclusive",
+                        exchange=s.exchange_name(), type="x-consistent-hash",
+                        arguments={"hash-header": "a", "hash-property": "message_id"})
+
+
+@scenario
+def a_hash_over_another_property_is_refused(s):
+    s.channel().refuses("exchange.declare", 406, "Unsupported property: app_id",
+                        exchange=s.exchange_name(), type="x-consistent-hash",
+                        arguments={"hash-property": "app_id"})
+
+
+# modulus hash, random
+
+@scenario(not_rabbitmq="the sharding plugin is needed")
+def a_modulus_hash_sends_a_key_always_to_the_same_single_queue(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-modulus-hash")
+    queues = bound(s, channel, exchange, "", "", "")
+    publish_confirmed(channel, exchange, [(f"key{n % 30}", f"{n % 30}", {}) for n in range(90)])
+    homes = {}
+    for queue in queues:
+        for body in empty(channel, queue):
+            homes.setdefault(body, []).append(queue)
+    check_equal("messages per key", sorted(len(home) for home in homes.values()), [3] * 30)
+    check_equal("queues per key", {len(set(home)) for home in homes.values()}, {1})
+    if len({home[0] for home in homes.values()}) < 2:
+        raise Failure("all keys went to one queue")
+
+
+@scenario
+def a_random_exchange_sends_each_message_to_one_queue(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-random")
+    queues = bound(s, channel, exchange, "", "", "")
+    publish_confirmed(channel, exchange, [("same", "m", {})] * 150)
+    counts = [channel.counts(queue)[0] for queue in queues]
+    check_equal("messages", sum(counts), 150)
+    if min(counts) < 15:
+        raise Failure(f"the queues got {counts}")
+
+
+# recent history
+
+@scenario
+def a_new_binding_receives_the_recent_history(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-recent-history", arguments={"x-recent-history-length": 3})
+    publish_confirmed(channel, exchange, [("k", f"{n}", {}) for n in range(5)])
+    (queue,) = bound(s, channel, exchange, "")
+    channel.holds(queue, 3)
+    check_equal("history", empty(channel, queue), ["2", "3", "4"])
+
+
+@scenario
+def a_history_exchange_passes_on_like_a_fanout(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-recent-history")
+    one, two = bound(s, channel, exchange, "", "other")
+    publish_confirmed(channel, exchange, [("k", "m", {})])
+    channel.holds(one, 1)
+    channel.holds(two, 1)
+
+
+@scenario
+def a_history_is_20_messages_long(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-recent-history")
+    publish_confirmed(channel, exchange, [("k", f"{n}", {}) for n in range(30)])
+    (queue,) = bound(s, channel, exchange, "")
+    channel.holds(queue, 20)
+    check_equal("history", empty(channel, queue), [f"{n}" for n in range(10, 30)])
+
+
+@scenario
+def a_message_may_ask_not_to_be_remembered(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-recent-history")
+    publish_confirmed(channel, exchange, [
+        ("k", "yes", {}), ("k", "no", {"headers": {"x-recent-history-no-store": True}})])
+    (queue,) = bound(s, channel, exchange, "")
+    channel.holds(queue, 1)
+    check_equal("history", empty(channel, queue), ["yes"])
+
+
+for value in (0, -1, "5", None):
+    def bad_length(s, value=value):
+        wanted = re.compile("Invalid argument.*'x-recent-history-length' must be a positive int")
+        s.channel().refuses("exchange.declare", 406, wanted,
+                            exchange=s.exchange_name(), type="x-recent-history",
+                            arguments={"x-recent-history-length": value})
+    word = {"0": "zero", "-1": "negative", "5": "text", "None": "void"}[str(value)]
+    add(f"a_history_length_must_not_be_{word}", bad_length)
+
+
+# delay
+
+def delayed(s, channel, type="direct"):
+    return s.exchange(channel, "x-delayed-message", arguments={"x-delayed-type": type})
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_delayed_message_comes_when_its_delay_is_over(s):
+    channel = s.channel()
+    exchange = delayed(s, channel)
+    (queue,) = bound(s, channel, exchange, "k")
+    channel.consume(queue)
+    since = time.monotonic()
+    channel.publish("k", b"m", exchange=exchange, headers={"x-delay": 300})
+    channel.delivered(b"m", exchange=exchange, routing_key="k")
+    if time.monotonic() - since < 0.29:
+        raise Failure("it came too early")
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def delayed_messages_come_in_the_order_of_their_times(s):
+    channel = s.channel()
+    exchange = delayed(s, channel, "fanout")
+    (queue,) = bound(s, channel, exchange, "")
+    channel.consume(queue)
+    for delay in (300, 100, 200):
+        channel.publish("", f"{delay}", exchange=exchange, headers={"x-delay": delay})
+    channel.publish("", "now", exchange=exchange)
+    channel.delivered("now", "100", "200", "300")
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_message_without_delay_is_routed_at_once(s):
+    channel = s.channel()
+    exchange = delayed(s, channel, "topic")
+    (queue,) = bound(s, channel, exchange, "a.*")
+    publish_confirmed(channel, exchange, [("a.b", "m", {}), ("x", "no", {})])
+    channel.holds(queue, 1)
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_delayed_exchange_needs_to_know_how_to_route(s):
+    for arguments in ({}, {"x-delayed-type": "x-nonsense"}, {"x-delayed-type": 5}):
+        connection = s.connect()
+        channel = connection.channel()
+        channel.refuses("exchange.declare", 406, re.compile("x-delayed-type"),
+                        exchange=s.exchange_name(), type="x-delayed-message", arguments=arguments)
+
+
+# deduplication
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_deduplicating_exchange_passes_a_message_once(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-message-deduplication", arguments={"x-cache-size": 10})
+    (queue,) = bound(s, channel, exchange, "")
+    publish_confirmed(channel, exchange, [
+        ("", body, {"headers": {"x-deduplication-header": body}}) for body in "aababca"]
+                      + [("", "-", {})] * 2)
+    channel.holds(queue, 5)
+    check_equal("messages", "".join(empty(channel, queue)), "abc--")
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_deduplicating_exchange_forgets_the_oldest(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-message-deduplication", arguments={"x-cache-size": 2})
+    (queue,) = bound(s, channel, exchange, "")
+    publish_confirmed(channel, exchange, [
+        ("", body, {"headers": {"x-deduplication-header": body}}) for body in "abca"])
+    channel.holds(queue, 4)
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_deduplicating_queue_holds_a_message_once(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments={"x-message-deduplication": True})
+    publish_confirmed(channel, "", [(queue, body, {"headers": {"x-deduplication-header": body}})
+                                    for body in "aab"])
+    channel.holds(queue, 2)
+    channel.got(queue, "a")
+    publish_confirmed(channel, "", [(queue, "a", {"headers": {"x-deduplication-header": "a"}})])
+    channel.holds(queue, 2)
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_deduplicating_exchange_needs_a_cache_size(s):
+    s.channel().refuses("exchange.declare", 406, re.compile("x-cache-size"),
+                        exchange=s.exchange_name(), type="x-message-deduplication")
+
+
+# a dead-letter route by exchange
+
+@scenario(not_rabbitmq="RabbitMQ knows dead-lettering by queue and policy only")
+def an_exchange_may_give_its_queues_a_dead_letter_route(s):
+    channel = s.channel()
+    target, own = s.queue(channel), s.queue(channel)
+    exchange = s.exchange(channel, "fanout", arguments={"x-dead-letter-exchange": "",
+                                                        "x-dead-letter-routing-key": target})
+    plain = s.queue(channel)
+    with_own = s.queue(channel, arguments={"x-dead-letter-exchange": "",
+                                           "x-dead-letter-routing-key": own})
+    for queue in (plain, with_own):
+        channel.bind(queue, exchange)
+    channel.publish("", b"m", exchange=exchange)
+    for queue in (plain, with_own):
+        channel.holds(queue, 1)
+        channel.reject(channel.got(queue, b"m", no_ack=False).delivery_tag, requeue=False)
+    channel.holds(target, 1)
+    channel.holds(own, 1)
+    check_equal("death", channel.get(target).headers["x-first-death-queue"], plain)
