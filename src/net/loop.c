@@ -27,6 +27,7 @@ loop_init(struct loop *loop, bool (*has_mail)(void *context), void *context)
     int wake_fd, result;
 
     loop->has_mail = has_mail;
+    loop->woke = NULL;
     loop->context = context;
     loop->batch_next = 0;
     loop->batch_count = 0;

@@ -182,20 +182,20 @@ START_TEST(the_clock_is_read_between_sleeping_and_handling)
 {
     struct loop other;
     struct clock_reader reader = {.readings_at_event = -1};
-    int ends[2];
+    int pipe_ends[2];
 
-    ck_assert_int_eq(pipe(ends), 0);
-    ck_assert_int_eq(write(ends[1], "x", 1), 1);
+    ck_assert_int_eq(pipe(pipe_ends), 0);
+    ck_assert_int_eq(write(pipe_ends[1], "x", 1), 1);
     ck_assert_int_eq(loop_init(&other, NULL, &reader), 0);
     other.woke = take_reading;
-    io_init(&reader.io, ends[0], note_readings);
+    io_init(&reader.io, pipe_ends[0], note_readings);
     ck_assert_int_eq(loop_add(&other, &reader.io, EPOLLIN), 0);
     ck_assert_int_eq(loop_wait(&other, -1), 1);
     ck_assert_int_eq(reader.readings_at_event, 1);
     loop_remove(&other, &reader.io);
     loop_fini(&other);
-    close(ends[0]);
-    close(ends[1]);
+    close(pipe_ends[0]);
+    close(pipe_ends[1]);
 }
 END_TEST
 
