@@ -99,7 +99,7 @@ def a_mandatory_reply_to_nobody_comes_back(s):
     server.expect("basic.return", reply_code=312, reply_text="NO_ROUTE", routing_key=address)
 
 
-@scenario(not_rabbitmq="3.10 returns a mandatory reply although it arrives; 4.x routes it as to any queue")
+@scenario(not_rabbitmq="3.10 returns a mandatory reply although it arrives; 4.x does not")
 def a_mandatory_reply_that_arrives_is_not_returned(s):
     channel, server = asker(s), s.channel()
     address = request(s, channel, server)

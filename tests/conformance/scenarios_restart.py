@@ -184,11 +184,11 @@ def a_message_in_several_queues_survives_in_those_that_have_not_settled_it(s):
     channel.select()
     channel.publish_confirmed("", "m", exchange=exchange, delivery_mode=2)
     channel.got(queues[1], "m")
-    channel.publish_confirmed(queues[0], "later", delivery_mode=2)
+    channel.publish_confirmed("", "later", exchange=exchange, delivery_mode=2)
     s.restart(kill=True)
     channel = s.channel()
     check_equal("messages", [content(channel, queue) for queue in queues],
-                [["m", "later"], [], ["m"]])
+                [["m", "later"], ["later"], ["m", "later"]])
 
 
 @scenario(restarts=True)
