@@ -1,5 +1,5 @@
 """The feature steps with pika's blocking connection."""
-import threading
+import calendar
 import time
 
 import pika
@@ -103,11 +103,10 @@ def route(c, kind, bindings, keys):
         c.channel.queue_bind(queue, exchange, binding)
     for key in keys:
         c.channel.basic_publish(exchange, key, key.encode())
-    c.publish(queue, b"last")
     arrived = []
-    while b"last" not in arrived:
-        arrived += c.bodies(queue, 1)
-    return [body.decode() for body in arrived[:-1]]
+    while (body := c.channel.basic_get(queue, auto_ack=True)[2]) is not None:
+        arrived.append(body.decode())
+    return arrived
 
 
 def routing(c):
@@ -209,8 +208,8 @@ def dead_letter(c):
     (_, properties, body), = c.take(graveyard, 1)
     equal((body, properties.headers["mine"]), (b"dead", 1), "message")
     death, = properties.headers["x-death"]
-    time_of_death = death.pop("time")
-    assert abs(time_of_death.timestamp() - time.time()) < 86400, time_of_death
+    time_of_death = calendar.timegm(death.pop("time").timetuple())
+    assert abs(time_of_death - time.time()) < 60, time_of_death
     equal(death, {"queue": queue, "reason": "rejected", "exchange": "", "count": 1,
                   "routing-keys": [queue]}, "x-death")
     equal(properties.headers["x-first-death-reason"], "rejected", "x-first-death-reason")
