@@ -245,6 +245,7 @@ main(int argc, char **argv)
         .heartbeat_s = settings.heartbeat_s,
         .handshake_ms = settings.limits.handshake_timeout_ms,
         .message_size_max = settings.limits.message_size,
+        .consumer_timeout_ms = settings.limits.consumer_timeout_ms,
     };
     status = server_init(&server, thread_count(&settings), &limits, authenticate, NULL);
     if (status != 0) {

@@ -62,6 +62,7 @@ channel_new(struct connection *connection, uint16_t number)
     list_init(&channel->written_link);
     list_init(&channel->wanting);
     unacked_init(&channel->unacked);
+    timer_init(&channel->settle_timer, on_settle_timer);
     connection->channels[number] = channel;
     connection->channel_count++;
     return channel;
@@ -89,6 +90,7 @@ channel_release(struct channel *channel)
     }
     unacked_fini(&channel->unacked);
     unacked_init(&channel->unacked);
+    wheel_cancel(&shard->wheel, &channel->settle_timer);
     publish_drop(channel);
     confirms_fini(&channel->confirms);
     list_remove(&channel->confirm_link);

@@ -19,6 +19,7 @@ struct consumer {
     uint32_t number;       /* slot and generation */
     struct ref queue, subscription;
     uint32_t owed_bytes;   /* delivered, and not yet reported to the queue */
+    int64_t timeout_ms;    /* its deliveries are to be settled within; 0: no limit */
     bool no_ack, is_cancelling, is_reply_to;
     uint8_t tag_size;
     char tag[];            /* consumer tag */
@@ -47,6 +48,7 @@ struct pending {
     bool no_wait;
     struct consumer *consumer;
     struct slice queue_name; /* owned copy, for the answer and errors; may be none */
+    int64_t timeout_ms;      /* basic.get: within which its message is to be settled; 0: no limit */
 };
 
 struct transaction;
@@ -76,6 +78,7 @@ struct channel {
     struct list wanting;       /* consumers whose queue asked for leave */
     char *reply_to;            /* the name for direct replies, or NULL: no consumer for them */
     struct unacked unacked;
+    struct timer settle_timer; /* set: it is looked whether deliveries are past their deadline */
     struct confirms confirms;
     struct transaction *transaction;
 };
@@ -155,6 +158,7 @@ void channel_fail_pending(struct channel *channel, struct amqp_error *error);
 struct found_queue {
     struct ref ref;
     uint64_t id;
+    int64_t consumer_timeout_ms; /* OPTION_NONE: the broker's */
     bool durable;
 };
 int channel_find_queue(struct channel *channel, struct slice *name, struct found_queue *found,
@@ -178,6 +182,14 @@ void deliver_message(struct channel *channel, const struct mail *mail);
 void get_replied(struct channel *channel, const struct mail *mail);
 void send_return(struct channel *channel, const struct message *message, uint16_t code,
                  const char *text);
+
+/* The time within which a delivery is to be settled: the consumer's, else the queue's, else the
+ * broker's. 0: no limit. OPTION_NONE stands for what was not given. */
+int64_t settle_timeout(const struct channel *channel, const struct found_queue *found,
+                       int64_t consumer_timeout_ms);
+
+/* Looks for deliveries that were not settled in time: with one, the channel is closed. */
+void on_settle_timer(struct timer *timer, int64_t now_ms);
 
 /* Global prefetch: gives leave to the consumers that asked for it. */
 void channel_grant(struct channel *channel);

@@ -98,7 +98,11 @@ channel_find_queue(struct channel *channel, struct slice *name, struct found_que
     if (record != NULL) {
         is_locked = !ref_is_none(record->owner) && !ref_equal(record->owner, connection->ref);
         *found = (struct found_queue){
-            .ref = record->queue, .id = record->id, .durable = record->durable};
+            .ref = record->queue,
+            .id = record->id,
+            .consumer_timeout_ms = record->options.consumer_timeout_ms,
+            .durable = record->durable,
+        };
     }
     catalogue_unlock(catalogue);
     if (record == NULL)

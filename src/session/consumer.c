@@ -1,4 +1,5 @@
 /* basic.consume, cancel and qos: consumers, and how much they may be sent. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,22 +108,55 @@ consumers_free(struct channel *channel)
 /* --- basic.consume ------------------------------------------------------------------------------------- */
 
 static int
-read_priority(const struct amqp_basic_consume *consume, struct slice queue,
-              struct channel *channel, int32_t *priority, struct amqp_error *error)
+bad_argument(const struct channel *channel, const char *name, struct slice queue,
+             const char *complaint, struct amqp_error *error)
 {
-    struct amqp_value value;
-    *priority = 0;
-    if (!amqp_table_find(consume->arguments, SLICE("x-priority"), &value))
+    return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
+                         "invalid arg '%s' for queue '%.*s' in vhost '%.*s': \"%s\"", name,
+                         SLICE_ARGS(queue), SLICE_ARGS(vhost_name(channel->connection->vhost)),
+                         complaint);
+}
+
+/* An argument of basic.consume that is an integer: `value` keeps its default when it is not there. */
+static int
+read_integer(const struct channel *channel, struct slice arguments, const char *name,
+             struct slice queue, int64_t *value, struct amqp_error *error)
+{
+    struct amqp_value found;
+    char complaint[64];
+    if (!amqp_table_find(arguments, slice_from(name), &found))
         return 0;
-    if (!amqp_value_is_integer(&value))
-        return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
-                             "invalid arg 'x-priority' for queue '%.*s' in vhost '%.*s': \"expected "
-                             "integer, got %s\"",
-                             SLICE_ARGS(queue), SLICE_ARGS(vhost_name(channel->connection->vhost)),
-                             amqp_value_type_name(value.type));
-    *priority = value.integer > INT32_MAX   ? INT32_MAX
-                : value.integer < INT32_MIN ? INT32_MIN
-                                            : (int32_t)value.integer;
+    if (amqp_value_is_integer(&found)) {
+        *value = found.integer;
+        return 0;
+    }
+    snprintf(complaint, sizeof(complaint), "expected integer, got %s",
+             amqp_value_type_name(found.type));
+    return bad_argument(channel, name, queue, complaint, error);
+}
+
+struct consumer_options {
+    int64_t priority;
+    int64_t timeout_ms; /* OPTION_NONE: not given */
+};
+
+static int
+read_options(const struct channel *channel, struct slice arguments, struct slice queue,
+             struct consumer_options *options, struct amqp_error *error)
+{
+    *options = (struct consumer_options){.timeout_ms = OPTION_NONE};
+    if (read_integer(channel, arguments, "x-priority", queue, &options->priority, error) != 0
+        || read_integer(channel, arguments, "x-consumer-timeout", queue, &options->timeout_ms,
+                        error)
+               != 0)
+        return -1;
+    if (options->timeout_ms < OPTION_NONE)
+        return bad_argument(channel, "x-consumer-timeout", queue, "expected non-negative integer",
+                            error);
+    if (options->priority > INT32_MAX)
+        options->priority = INT32_MAX;
+    else if (options->priority < INT32_MIN)
+        options->priority = INT32_MIN;
     return 0;
 }
 
@@ -134,7 +168,7 @@ basic_consume_method(struct channel *channel, const union amqp_method *method,
     struct connection *connection = channel->connection;
     struct slice name = consume->queue, tag = consume->consumer_tag;
     struct found_queue found;
-    int32_t priority;
+    struct consumer_options options;
     char made[64];
     if (tag.size > 0 && find_by_tag(channel, tag) != NULL)
         return channel_error(error, AMQP_REPLY_NOT_ALLOWED, "attempt to reuse consumer tag '%.*s'",
@@ -142,7 +176,7 @@ basic_consume_method(struct channel *channel, const union amqp_method *method,
     if (slice_is(consume->queue, REPLY_TO_NAME))
         return reply_to_consume(channel, consume, error);
     if (channel_find_queue(channel, &name, &found, error) != 0
-        || read_priority(consume, name, channel, &priority, error) != 0)
+        || read_options(channel, consume->arguments, name, &options, error) != 0)
         return -1;
     if (channel->consumer_count >= CHANNEL_CONSUMERS_MAX)
         return channel_error(error, AMQP_REPLY_NOT_ALLOWED,
@@ -163,12 +197,13 @@ basic_consume_method(struct channel *channel, const union amqp_method *method,
     channel->pending.queue_name = (struct slice){copy, name.size};
     consumer->queue = found.ref;
     consumer->no_ack = consume->no_ack;
+    consumer->timeout_ms = settle_timeout(channel, &found, options.timeout_ms);
     struct mail mail = {
         .type = MAIL_SUBSCRIBE,
         .to = found.ref,
         .subscribe = {.consumer = consumer->number,
                       .prefetch = channel->prefetch,
-                      .priority = priority,
+                      .priority = (int32_t)options.priority,
                       .no_ack = consume->no_ack,
                       .exclusive = consume->exclusive,
                       .is_metered = channel->global_prefetch > 0},

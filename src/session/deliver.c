@@ -1,4 +1,5 @@
 /* What goes to the client with content: basic.deliver, get-ok, return. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -170,9 +171,64 @@ room_for(const struct message *message, struct slice properties)
 
 /* --- Deliveries ------------------------------------------------------------------------------------------ */
 
+static void
+watch_deadline(struct channel *channel, uint32_t deadline_s)
+{
+    struct timer *timer = &channel->settle_timer;
+    int64_t due_ms = deadline_s * 1000LL;
+    if (!timer_is_set(timer) || due_ms < timer->due_ms)
+        wheel_set(&channel->connection->host->shard->wheel, timer, due_ms);
+}
+
+/* The timer is not moved while the deadlines follow each other: it fires once in a while and looks. */
+static void
+set_deadline(struct channel *channel, struct unacked_entry *entry, int64_t timeout_ms)
+{
+    int64_t deadline_s = (channel->connection->host->shard->now_ms + timeout_ms + 999) / 1000;
+    if (deadline_s >= UNACKED_FOREVER)
+        return;
+    entry->deadline_s = (uint32_t)deadline_s & UNACKED_FOREVER;
+    watch_deadline(channel, entry->deadline_s);
+}
+
+int64_t
+settle_timeout(const struct channel *channel, const struct found_queue *found,
+               int64_t consumer_timeout_ms)
+{
+    if (consumer_timeout_ms != OPTION_NONE)
+        return consumer_timeout_ms;
+    if (found->consumer_timeout_ms != OPTION_NONE)
+        return found->consumer_timeout_ms;
+    return channel->connection->host->limits.consumer_timeout_ms;
+}
+
+void
+on_settle_timer(struct timer *timer, int64_t now_ms)
+{
+    struct channel *channel = CONTAINER_OF(timer, struct channel, settle_timer);
+    const struct unacked_entry *urgent = unacked_most_urgent(&channel->unacked);
+    if (urgent == NULL)
+        return;
+    if (urgent->deadline_s * 1000LL > now_ms) {
+        watch_deadline(channel, urgent->deadline_s);
+        return;
+    }
+    struct amqp_error error = {0};
+    const struct consumer *consumer = channel_consumer(channel, urgent->consumer);
+    char value[64] = ""; /* that of a get, or of a consumer that has gone, is not known any more */
+    if (consumer != NULL)
+        snprintf(value, sizeof(value), " Timeout value used: %lld ms.",
+                 (long long)consumer->timeout_ms);
+    (void)channel_error(&error, AMQP_REPLY_PRECONDITION_FAILED,
+                        "delivery acknowledgement on channel %u timed out.%s This timeout value "
+                        "can be configured, see consumers doc guide to learn more",
+                        channel->number, value);
+    channel_fail(channel, &error);
+}
+
 /* Gives the delivery its tag and notes what has to be settled. 0: out of memory. */
 static uint64_t
-note_delivery(struct channel *channel, const struct delivery *delivery)
+note_delivery(struct channel *channel, const struct delivery *delivery, int64_t timeout_ms)
 {
     if (delivery->no_ack)
         return unacked_skip(&channel->unacked);
@@ -186,6 +242,8 @@ note_delivery(struct channel *channel, const struct delivery *delivery)
     entry->consumer = delivery->consumer;
     if (delivery->consumer == GET_CONSUMER)
         channel->got++;
+    if (timeout_ms > 0)
+        set_deadline(channel, entry, timeout_ms);
     return delivery_tag;
 }
 
@@ -263,7 +321,8 @@ deliver_message(struct channel *channel, const struct mail *mail)
         if (channel->granted > 0 && !delivery->no_ack)
             channel->granted--;
     }
-    uint64_t delivery_tag = note_delivery(channel, delivery);
+    uint64_t delivery_tag = note_delivery(
+        channel, delivery, is_get ? channel->pending.timeout_ms : consumer->timeout_ms);
     if (delivery_tag == 0) {
         give_back(channel, delivery);
         connection_break(connection, "out of memory");
@@ -299,7 +358,10 @@ basic_get_method(struct channel *channel, const union amqp_method *method,
     }
     memcpy(copy, name.data, name.size);
     channel->pending = (struct pending){
-        .method_id = AMQP_basic_get, .queue_name = {copy, name.size}};
+        .method_id = AMQP_basic_get,
+        .queue_name = {copy, name.size},
+        .timeout_ms = settle_timeout(channel, &found, OPTION_NONE),
+    };
     struct mail mail = {.type = MAIL_GET, .flag = method->basic_get.no_ack, .to = found.ref};
     channel_ask(channel, &mail);
     return 0;

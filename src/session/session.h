@@ -30,6 +30,7 @@ struct session_limits {
     uint16_t heartbeat_s;      /* proposed; 0: none */
     uint32_t handshake_ms;
     uint64_t message_size_max; /* of a body */
+    int64_t consumer_timeout_ms; /* for settling a delivery; 0: none */
 };
 
 /* Who may come in: true, or false with the reason for the log. */

@@ -44,6 +44,7 @@ unacked_add(struct unacked *unacked, uint64_t *delivery_tag)
     unacked->outstanding++;
     struct unacked_entry *entry = unacked_at(unacked, *delivery_tag);
     entry->state = UNACKED_OUTSTANDING;
+    entry->deadline_s = UNACKED_FOREVER;
     return entry;
 }
 
@@ -81,6 +82,19 @@ unacked_first(struct unacked *unacked, uint64_t *delivery_tag)
         }
     }
     return NULL;
+}
+
+const struct unacked_entry *
+unacked_most_urgent(const struct unacked *unacked)
+{
+    const struct unacked_entry *urgent = NULL;
+    for (uint64_t tag = unacked->base; tag < unacked->next; tag++) {
+        const struct unacked_entry *entry = unacked_at(unacked, tag);
+        if (entry->state == UNACKED_OUTSTANDING
+            && entry->deadline_s < (urgent == NULL ? UNACKED_FOREVER : urgent->deadline_s))
+            urgent = entry;
+    }
+    return urgent;
 }
 
 void

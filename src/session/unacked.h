@@ -8,6 +8,9 @@
 
 #include "broker/shard.h"
 
+/* A deadline that never comes; also the last that can be noted. */
+#define UNACKED_FOREVER ((1U << 30) - 1)
+
 enum unacked_state {
     UNACKED_HOLE = 0,
     UNACKED_OUTSTANDING,
@@ -17,8 +20,9 @@ enum unacked_state {
 struct unacked_entry {
     struct ref queue, subscription;
     uint64_t tag;      /* the queue's */
-    uint32_t consumer; /* the channel's number of it; GET_CONSUMER */
-    uint8_t state;
+    uint32_t consumer;         /* the channel's number of it; GET_CONSUMER */
+    uint32_t state : 2;        /* enum unacked_state */
+    uint32_t deadline_s : 30;  /* monotonic: until then it should be settled; UNACKED_FOREVER */
 };
 
 struct unacked {
@@ -35,8 +39,8 @@ void unacked_fini(struct unacked *unacked);
 /* Gives a tag to a delivery that needs no settling. 0: out of memory. */
 uint64_t unacked_skip(struct unacked *unacked);
 
-/* Gives a tag to a delivery; the entry, outstanding, is for the caller to fill. NULL: out of
- * memory. */
+/* Gives a tag to a delivery; the entry, outstanding and without a deadline, is for the caller to
+ * fill. NULL: out of memory. */
 struct unacked_entry *unacked_add(struct unacked *unacked, uint64_t *delivery_tag);
 
 /* The entry of that tag if it is outstanding, else NULL. */
@@ -44,6 +48,9 @@ struct unacked_entry *unacked_find(struct unacked *unacked, uint64_t delivery_ta
 
 /* The oldest outstanding entry and its tag, or NULL. */
 struct unacked_entry *unacked_first(struct unacked *unacked, uint64_t *delivery_tag);
+
+/* The outstanding one with the earliest deadline; NULL: none has one. Looks at all. */
+const struct unacked_entry *unacked_most_urgent(const struct unacked *unacked);
 
 /* The entry is settled. */
 void unacked_remove(struct unacked *unacked, struct unacked_entry *entry);

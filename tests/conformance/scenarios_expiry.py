@@ -252,3 +252,72 @@ def a_consumer_count_of_an_expired_queue_is_not_left_behind(s):
     queue = s.queue(channel, arguments={"x-expires": 100})
     gone(s, queue, time.monotonic() - 1, 0)
     check_equal("counts", channel.declare(queue).consumer_count, 0)
+
+
+# --- Deliveries that nobody settles --------------------------------------------------------------------
+
+
+NOT_3_10 = "3.10 has one timeout for the whole broker, of half an hour"
+
+
+def times_out(channel, milliseconds=None):
+    """The channel is closed because a delivery was not settled in time."""
+    value = "" if milliseconds is None else f" Timeout value used: {milliseconds} ms."
+    channel.refused(406, f"delivery acknowledgement on channel {channel.number}"
+                         f" timed out.{value} This timeout value can be configured,"
+                         " see consumers doc guide to learn more")
+
+
+@scenario(not_rabbitmq=NOT_3_10)
+def a_consumer_that_does_not_settle_in_its_queues_time_loses_its_channel(s):
+    channel, other = s.channel(), s.channel()
+    queue = s.queue(channel, arguments={"x-consumer-timeout": 500})
+    channel.consume(queue)
+    channel.publish(queue, b"m")
+    channel.delivered(b"m")
+    times_out(channel, 500)
+    other.consume(queue)
+    other.delivered(b"m", redelivered=True)
+
+
+@scenario(not_rabbitmq=NOT_3_10)
+def a_consumers_own_timeout_goes_before_its_queues(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments={"x-consumer-timeout": 60000})
+    channel.consume(queue, arguments={"x-consumer-timeout": 400})
+    channel.publish(queue, b"m")
+    channel.delivered(b"m")
+    times_out(channel, 400)
+
+
+@scenario(not_rabbitmq=NOT_3_10)
+def a_consumer_that_settles_in_time_keeps_its_channel(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments={"x-consumer-timeout": 100})
+    slow = s.queue(channel, arguments={"x-message-ttl": 1500, "x-dead-letter-exchange": "",
+                                       "x-dead-letter-routing-key": queue})
+    channel.consume(queue)
+    channel.publish(queue, b"first")
+    channel.ack(channel.delivered(b"first").delivery_tag)
+    channel.publish(slow, b"a second and a half later")
+    channel.ack(channel.delivered(b"a second and a half later").delivery_tag)
+    channel.holds(queue, 0)
+
+
+@scenario(not_rabbitmq=NOT_3_10)
+def a_message_that_was_got_and_not_settled_times_out_too(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments={"x-consumer-timeout": 300})
+    channel.publish(queue, b"m")
+    channel.got(queue, b"m", no_ack=False)
+    times_out(channel)
+
+
+@scenario(not_rabbitmq=NOT_3_10)
+def a_consumers_timeout_must_be_a_number(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.refuses("basic.consume", 406,
+                    f"invalid arg 'x-consumer-timeout' for queue '{queue}'"
+                    " in vhost '/': \"expected integer, got longstr\"",
+                    queue=queue, arguments={"x-consumer-timeout": "soon"})

@@ -84,12 +84,11 @@ START_TEST(a_section_is_a_mapping_or_nothing)
 {
     load("log:\nlimits: ~\n");
     ck_assert(equal(&settings, &defaults));
-    refuse("log: debug\nlimits: [1]\n? [a]\n: 1\n? {b: c}\n: 2\n",
+    refuse("log: debug\n? [a]\n: 1\n? {b: c}\n: 2\n",
            "f:1:6: log: expected a mapping of level, format; found debug\n"
-           "f:2:9: limits: expected a mapping of frame_max, channel_max, message_size, "
-           "handshake_timeout; found a list\n"
-           "f:3:3: expected a key; found a list\n"
-           "f:5:3: expected a key; found a mapping\n");
+           "f:2:3: expected a key; found a list\n"
+           "f:4:3: expected a key; found a mapping\n");
+    refuse("log: [1]\n", "f:1:6: log: expected a mapping of level, format; found a list\n");
     refuse("- threads\n", "f:1:1: expected a mapping of settings; found a list\n");
     refuse("threads\n", "f:1:1: expected a mapping of settings; found threads\n");
 }
