@@ -1,5 +1,5 @@
-/* Frames (AMQP 0-9-1 sections 2.3.5 and 4.2): the envelope around methods, content headers and bodies;
- * the content header; and the eight octets with which a connection begins.
+/* Frames (AMQP 0-9-1 sections 2.3.5 and 4.2): the envelope around methods, content headers and
+ * bodies; the content header; and the eight octets with which a connection begins.
  *
  * A frame is type (1), channel (2), size (4), payload (size), end octet 0xCE. */
 #ifndef AMQP_FRAME_H
@@ -38,13 +38,13 @@ enum amqp_frame_result {
 /* Looks for one frame at the start of data[0..size).
  *
  * AMQP_FRAME_OK: `frame` is filled, *size_out is the number of bytes it took.
- * AMQP_FRAME_INCOMPLETE: *size_out is the size of the whole frame, or AMQP_FRAME_HEADER_SIZE while its
- * header is incomplete; call again with at least that many bytes.
- * Otherwise the connection is beyond repair; *size_out is 0. frame->type and frame->channel are set
- * as soon as the header is there, also for an error.
+ * AMQP_FRAME_INCOMPLETE: *size_out is the size of the whole frame, or AMQP_FRAME_HEADER_SIZE while
+ * its header is incomplete; call again with at least that many bytes. Otherwise the connection is
+ * beyond repair; *size_out is 0. frame->type and frame->channel are set as soon as the header is
+ * there, also for an error.
  *
- * frame_max counts the whole frame with its eight octets of overhead; 0 means no limit. A frame that is
- * too large or of no known type is refused as soon as its header is there. */
+ * frame_max counts the whole frame with its eight octets of overhead; 0 means no limit. A frame
+ * that is too large or of no known type is refused as soon as its header is there. */
 AMQP_ALWAYS_INLINE enum amqp_frame_result
 amqp_frame_parse(const uint8_t *data, size_t size, uint32_t frame_max, struct amqp_frame *frame,
                  size_t *size_out)
@@ -59,8 +59,8 @@ amqp_frame_parse(const uint8_t *data, size_t size, uint32_t frame_max, struct am
     frame->type = data[0];
     frame->channel = amqp_load_u16(data + 1);
     whole = (uint64_t)amqp_load_u32(data + 3) + AMQP_FRAME_OVERHEAD;
-    if (AMQP_UNLIKELY((frame->type < AMQP_FRAME_METHOD || frame->type > AMQP_FRAME_BODY) &&
-                      frame->type != AMQP_FRAME_HEARTBEAT))
+    if (AMQP_UNLIKELY((frame->type < AMQP_FRAME_METHOD || frame->type > AMQP_FRAME_BODY)
+                      && frame->type != AMQP_FRAME_HEARTBEAT))
         return AMQP_FRAME_BAD_TYPE;
     if (AMQP_UNLIKELY((frame_max != 0 && whole > frame_max) || whole > SIZE_MAX))
         return AMQP_FRAME_TOO_LARGE;
@@ -99,11 +99,7 @@ extern const uint8_t amqp_protocol_header_0_9_1[AMQP_PROTOCOL_HEADER_SIZE];
 /* "AMQP" 1 1 0 9: what clients of 0-9 begin with; they speak 0-9-1 well enough. */
 extern const uint8_t amqp_protocol_header_0_9[AMQP_PROTOCOL_HEADER_SIZE];
 
-enum amqp_protocol_header {
-    AMQP_PROTOCOL_OK_0_9_1,
-    AMQP_PROTOCOL_OK_0_9,
-    AMQP_PROTOCOL_WRONG
-};
+enum amqp_protocol_header { AMQP_PROTOCOL_OK_0_9_1, AMQP_PROTOCOL_OK_0_9, AMQP_PROTOCOL_WRONG };
 
 enum amqp_protocol_header
 amqp_protocol_header_check(const uint8_t header[AMQP_PROTOCOL_HEADER_SIZE]);
@@ -117,8 +113,8 @@ struct amqp_content_header {
     struct slice properties; /* flags and values as on the wire: amqp_properties_decode */
 };
 
-/* Reads the payload of a header frame. False if it is shorter than its fixed part with two octets of
- * property flags. The properties are borrowed and not looked into. */
+/* Reads the payload of a header frame. False if it is shorter than its fixed part with two octets
+ * of property flags. The properties are borrowed and not looked into. */
 bool amqp_content_header_decode(struct slice payload, struct amqp_content_header *header);
 
 /* Writes the payload of a header frame. */

@@ -1,7 +1,7 @@
 /* Decoders, encoders and the look-up table of all methods, made from amqp/methods.def.
  *
- * Everything here is straight-line code: the bit counters of reader and writer are known to the compiler
- * at each field once the readers are inlined, so a run of bits costs one load or store. */
+ * Everything here is straight-line code: the bit counters of reader and writer are known to the
+ * compiler at each field once the readers are inlined, so a run of bits costs one load or store. */
 #include "amqp/method.h"
 
 #include "amqp/frame.h"
@@ -54,8 +54,8 @@
 
 /* Inlined into both public forms below. */
 #define METHOD_BEGIN(class, method, class_id, method_id, flags)                                    \
-    AMQP_ALWAYS_INLINE void put_##class##_##method(struct amqp_writer *writer,                     \
-                                                   const struct amqp_##class##_##method *method_in) \
+    AMQP_ALWAYS_INLINE void put_##class##_##method(                                                \
+        struct amqp_writer *writer, const struct amqp_##class##_##method *method_in)               \
     {
 #define FIELD(type, name) WRITE_##type(writer, method_in->name);
 #define NO_FIELDS()                                                                                \
@@ -127,8 +127,8 @@ const struct amqp_method_info amqp_methods[AMQP_METHOD_COUNT] = {
 
 _Static_assert(AMQP_METHOD_COUNT < UINT8_MAX, "an index and 1 must fit in index_by_id's octets");
 
-/* Index and 1 by class and method id; 0 where there is no method. Eleven kilobytes, of which a connection
- * in its steady state touches two lines. */
+/* Index and 1 by class and method id; 0 where there is no method. Eleven kilobytes, of which a
+ * connection in its steady state touches two lines. */
 static const uint8_t index_by_id[LAST_CLASS_ID + 1][LAST_METHOD_ID + 1] = {
 #define METHOD_BEGIN(class, method, class_id, method_id, flags)                                    \
     [class_id][method_id] = AMQP_INDEX_##class##_##method + 1,

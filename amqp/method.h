@@ -1,5 +1,5 @@
-/* The methods of AMQP 0-9-1 as C: for every entry of amqp/methods.def an id, a struct, a decoder, an
- * encoder and a function that makes a whole frame; and a table to find a method by its ids.
+/* The methods of AMQP 0-9-1 as C: for every entry of amqp/methods.def an id, a struct, a decoder,
+ * an encoder and a function that makes a whole frame; and a table to find a method by its ids.
  *
  * For queue.declare these are AMQP_queue_declare, struct amqp_queue_declare,
  * amqp_decode_queue_declare, amqp_encode_queue_declare and amqp_frame_queue_declare. */
@@ -19,7 +19,7 @@
 #define AMQP_METHOD_ID(class_id, method_id) ((uint32_t)(class_id) << 16 | (uint32_t)(method_id))
 
 enum amqp_method_id {
-#define METHOD_BEGIN(class, method, class_id, method_id, flags) \
+#define METHOD_BEGIN(class, method, class_id, method_id, flags)                                    \
     AMQP_##class##_##method = (class_id) << 16 | (method_id),
 #include "amqp/methods.def"
 };
@@ -44,36 +44,38 @@ enum amqp_method_index {
 #define AMQP_C_TYPE_table struct slice
 
 /* struct amqp_<class>_<method>, its fields in the order of the wire. */
-#define METHOD_BEGIN(class, method, class_id, method_id, flags) struct amqp_##class##_##method {
+#define METHOD_BEGIN(class, method, class_id, method_id, flags)                                    \
+    struct amqp_##class##_##method                                                                 \
+    {
 #define FIELD(type, name) AMQP_C_TYPE_##type name;
 #define NO_FIELDS() uint8_t no_fields; /* C has no empty structs; never read nor written */
-#define METHOD_END(class, method) \
-    }                             \
+#define METHOD_END(class, method)                                                                  \
+    }                                                                                              \
     ;
 #include "amqp/methods.def"
 
-/* amqp_decode_<class>_<method>: reads the fields (what follows the class and method id). False if the
- * bytes run out or a table is malformed; the struct's contents are then of no meaning. Bytes left
- * over are the caller's to judge: amqp_reader_done.
+/* amqp_decode_<class>_<method>: reads the fields (what follows the class and method id). False if
+ * the bytes run out or a table is malformed; the struct's contents are then of no meaning. Bytes
+ * left over are the caller's to judge: amqp_reader_done.
  *
  * amqp_encode_<class>_<method>: writes the fields, without the ids. A shortstr over 255 bytes
  * overflows the writer.
  *
  * amqp_frame_<class>_<method>: writes a complete method frame (header, ids, fields, end octet) to
- * out[0..capacity) and returns its size in bytes; 0 if it does not fit or a shortstr is too long, in
- * which case out's contents are of no meaning. */
-#define METHOD_BEGIN(class, method, class_id, method_id, flags)                                  \
-    bool amqp_decode_##class##_##method(struct amqp_reader *reader,                              \
-                                        struct amqp_##class##_##method *method_out);             \
-    void amqp_encode_##class##_##method(struct amqp_writer *writer,                              \
-                                        const struct amqp_##class##_##method *method_in);        \
-    size_t amqp_frame_##class##_##method(uint8_t *out, size_t capacity, uint16_t channel,        \
+ * out[0..capacity) and returns its size in bytes; 0 if it does not fit or a shortstr is too long,
+ * in which case out's contents are of no meaning. */
+#define METHOD_BEGIN(class, method, class_id, method_id, flags)                                    \
+    bool amqp_decode_##class##_##method(struct amqp_reader *reader,                                \
+                                        struct amqp_##class##_##method *method_out);               \
+    void amqp_encode_##class##_##method(struct amqp_writer *writer,                                \
+                                        const struct amqp_##class##_##method *method_in);          \
+    size_t amqp_frame_##class##_##method(uint8_t *out, size_t capacity, uint16_t channel,          \
                                          const struct amqp_##class##_##method *method_in);
 #include "amqp/methods.def"
 
 /* Any method, decoded: the member is named <class>_<method>. */
 union amqp_method {
-#define METHOD_BEGIN(class, method, class_id, method_id, flags) \
+#define METHOD_BEGIN(class, method, class_id, method_id, flags)                                    \
     struct amqp_##class##_##method class##_##method;
 #include "amqp/methods.def"
 };
@@ -82,7 +84,8 @@ struct amqp_method_info {
     uint32_t id;    /* enum amqp_method_id */
     uint16_t index; /* enum amqp_method_index */
     uint8_t flags;  /* AMQP_FROM_CLIENT ... */
-    const char *name; /* "queue.declare", "basic.recover_async": underscores, as RabbitMQ prints them */
+    const char
+        *name; /* "queue.declare", "basic.recover_async": underscores, as RabbitMQ prints them */
     bool (*decode)(struct amqp_reader *reader, union amqp_method *method);
 };
 

@@ -1,5 +1,5 @@
-/* Content properties, made from amqp/properties.def: one predictable branch per property, a read only for
- * those present. */
+/* Content properties, made from amqp/properties.def: one predictable branch per property, a read
+ * only for those present. */
 #include "amqp/properties.h"
 
 /* The flags that announce a property; the two others are refused. */
@@ -8,7 +8,8 @@
 #define READ_octet amqp_read_u8
 #define READ_timestamp amqp_read_u64
 #define READ_shortstr amqp_read_shortstr
-#define READ_table amqp_read_longstr /* bounded only: most messages' headers are never looked at */
+#define READ_table amqp_read_longstr /* bounded only: most messages' headers are never looked at   \
+                                      */
 
 #define WRITE_octet amqp_write_u8
 #define WRITE_timestamp amqp_write_u64

@@ -1,5 +1,5 @@
-/* The properties of class basic's content (AMQP 0-9-1 sections 1.8.2 and 4.2.6.1): sixteen flags, then the
- * values of those present, in the order of the flags from the highest bit down. */
+/* The properties of class basic's content (AMQP 0-9-1 sections 1.8.2 and 4.2.6.1): sixteen flags,
+ * then the values of those present, in the order of the flags from the highest bit down. */
 #ifndef AMQP_PROPERTIES_H
 #define AMQP_PROPERTIES_H
 
@@ -29,14 +29,15 @@ struct amqp_properties {
     uint16_t flags; /* AMQP_HAS_...; a property whose flag is not set is zero and has no meaning */
     struct slice content_type, content_encoding;
     struct slice headers; /* a table's content, without its four octets of length */
-    struct slice correlation_id, reply_to, expiration, message_id, type, user_id, app_id, cluster_id;
+    struct slice correlation_id, reply_to, expiration, message_id, type, user_id, app_id,
+        cluster_id;
     uint8_t delivery_mode, priority;
     uint64_t timestamp; /* seconds since 1970 by convention; not interpreted */
 };
 
-/* Decodes the flags and values of a content header. The slices point into `wire`. False if it does not
- * end exactly where the flags say, or if it sets one of the two lowest flags: bit 0 announces more
- * flags and bit 1 a property that does not exist. The headers table is not looked into:
+/* Decodes the flags and values of a content header. The slices point into `wire`. False if it does
+ * not end exactly where the flags say, or if it sets one of the two lowest flags: bit 0 announces
+ * more flags and bit 1 a property that does not exist. The headers table is not looked into:
  * amqp_table_validate does that for whoever reads it. */
 bool amqp_properties_decode(struct slice wire, struct amqp_properties *properties);
 

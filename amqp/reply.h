@@ -6,7 +6,8 @@
 #include <stdint.h>
 
 #if defined(__GNUC__)
-#define AMQP_PRINTF(format_at, arguments_at) __attribute__((format(printf, format_at, arguments_at)))
+#define AMQP_PRINTF(format_at, arguments_at)                                                       \
+    __attribute__((format(printf, format_at, arguments_at)))
 #else
 #define AMQP_PRINTF(format_at, arguments_at)
 #endif
@@ -26,9 +27,9 @@ struct amqp_error {
     char text[256];               /* at most 255 bytes of UTF-8, terminated */
 };
 
-/* Sets code and text; the text becomes "<NAME> - <formatted>", and "<formatted>" alone for a code that is
- * none of the table's. A text over 255 bytes is cut at a character and ends in "...". class_id and
- * method_id are left as they are: whoever knows the method sets them. */
+/* Sets code and text; the text becomes "<NAME> - <formatted>", and "<formatted>" alone for a code
+ * that is none of the table's. A text over 255 bytes is cut at a character and ends in "...".
+ * class_id and method_id are left as they are: whoever knows the method sets them. */
 AMQP_PRINTF(3, 4)
 void amqp_error_set(struct amqp_error *error, uint16_t code, const char *format, ...);
 

@@ -41,7 +41,8 @@ slice_is(struct slice a, const char *string)
 static inline bool
 slice_starts_with(struct slice a, struct slice prefix)
 {
-    return a.size >= prefix.size && (prefix.size == 0 || memcmp(a.data, prefix.data, prefix.size) == 0);
+    return a.size >= prefix.size
+           && (prefix.size == 0 || memcmp(a.data, prefix.data, prefix.size) == 0);
 }
 
 #endif

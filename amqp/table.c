@@ -126,8 +126,8 @@ read_value(struct amqp_reader *reader, struct amqp_value *value)
     }
 }
 
-/* One item, with a name if there is a place for it. The iterator does not move over what is malformed, so
- * every further call finds it again. */
+/* One item, with a name if there is a place for it. The iterator does not move over what is
+ * malformed, so every further call finds it again. */
 static int
 next_item(struct amqp_table_iterator *iterator, struct slice *name, struct amqp_value *value)
 {

@@ -1,13 +1,13 @@
-/* Field tables (AMQP 0-9-1 section 4.2.5.5) with the field types that RabbitMQ and its clients really use,
- * which are not those of the specification's grammar:
+/* Field tables (AMQP 0-9-1 section 4.2.5.5) with the field types that RabbitMQ and its clients
+ * really use, which are not those of the specification's grammar:
  *
  *     t bool       b signed 8    B unsigned 8    s signed 16   u unsigned 16
  *     I signed 32  i unsigned 32 l, L signed 64  f float       d double
  *     D decimal    S long string x binary        A array       F table
  *     T timestamp  V void
  *
- * Throughout, a table or array is a slice of its content, without the four octets of length before it.
- * Readers check every length and may be given any bytes; nothing is allocated except by the
+ * Throughout, a table or array is a slice of its content, without the four octets of length before
+ * it. Readers check every length and may be given any bytes; nothing is allocated except by the
  * builder and, for large tables, by the comparison. */
 #ifndef AMQP_TABLE_H
 #define AMQP_TABLE_H
@@ -48,19 +48,20 @@ struct amqp_table_iterator {
 /* An iterator over the content of a table, or of an array. Valid as long as the bytes are. */
 struct amqp_table_iterator amqp_table_begin(struct slice content);
 
-/* The next entry of a table, the next item of an array: 1 and the item; 0 at the end; -1 if the rest is
- * malformed (then also at every further call). Nested content is only bounded, not looked into. */
+/* The next entry of a table, the next item of an array: 1 and the item; 0 at the end; -1 if the
+ * rest is malformed (then also at every further call). Nested content is only bounded, not looked
+ * into. */
 int amqp_table_next(struct amqp_table_iterator *iterator, struct slice *name,
                     struct amqp_value *value);
 int amqp_array_next(struct amqp_table_iterator *iterator, struct amqp_value *value);
 
-/* Checks a table to its depths: 0, AMQP_TABLE_MALFORMED, or AMQP_TABLE_TOO_DEEP if it nests deeper than
- * max_depth (at most AMQP_TABLE_MAX_DEPTH; a larger max_depth counts as that). Takes time linear in the
- * size and constant stack. */
+/* Checks a table to its depths: 0, AMQP_TABLE_MALFORMED, or AMQP_TABLE_TOO_DEEP if it nests deeper
+ * than max_depth (at most AMQP_TABLE_MAX_DEPTH; a larger max_depth counts as that). Takes time
+ * linear in the size and constant stack. */
 int amqp_table_validate(struct slice table, unsigned max_depth);
 
-/* The value of the first entry of this name. False if there is none before the end or before the first
- * malformed entry. */
+/* The value of the first entry of this name. False if there is none before the end or before the
+ * first malformed entry. */
 bool amqp_table_find(struct slice table, struct slice name, struct amqp_value *value);
 
 /* ---- comparing ---- */
@@ -68,32 +69,32 @@ bool amqp_table_find(struct slice table, struct slice name, struct amqp_value *v
 /* Whether the value is of one of the eight integer types. */
 bool amqp_value_is_integer(const struct amqp_value *value);
 
-/* Whether RabbitMQ would take two argument values for the same: integers of all widths are one class, so
- * are float and double, and long string and binary; else types must match. Tables are compared as
- * amqp_table_equivalent, arrays item by item. Content nested deeper than AMQP_TABLE_MAX_DEPTH or
- * malformed equals only the same bytes. */
+/* Whether RabbitMQ would take two argument values for the same: integers of all widths are one
+ * class, so are float and double, and long string and binary; else types must match. Tables are
+ * compared as amqp_table_equivalent, arrays item by item. Content nested deeper than
+ * AMQP_TABLE_MAX_DEPTH or malformed equals only the same bytes. */
 bool amqp_value_equal(const struct amqp_value *a, const struct amqp_value *b);
 
 /* Whether two tables have the same names with equal values, in any order; of a name given twice the
- * first counts, as for amqp_table_find. Takes n log n time. Tables of many entries in different order
- * need memory; if there is none they count as different. */
+ * first counts, as for amqp_table_find. Takes n log n time. Tables of many entries in different
+ * order need memory; if there is none they count as different. */
 bool amqp_table_equivalent(struct slice a, struct slice b);
 
-/* RabbitMQ's name of a type, as its error texts print it: "longstr", "signedint", "unsignedbyte" ...;
- * "unknown" for a tag that is none. */
+/* RabbitMQ's name of a type, as its error texts print it: "longstr", "signedint", "unsignedbyte"
+ * ...; "unknown" for a tag that is none. */
 const char *amqp_value_type_name(uint8_t tag);
 
 /* ---- building ---- */
 
-/* A table under construction, in memory of its own. Errors are sticky: put everything, then look at what
- * amqp_table_builder_finish says. `invalid` means that the builder was asked for something that has no
- * form on the wire: a name over 255 bytes, an unknown type, an end without its begin, too deep nesting,
- * more than 4 GiB. */
+/* A table under construction, in memory of its own. Errors are sticky: put everything, then look at
+ * what amqp_table_builder_finish says. `invalid` means that the builder was asked for something
+ * that has no form on the wire: a name over 255 bytes, an unknown type, an end without its begin,
+ * too deep nesting, more than 4 GiB. */
 struct amqp_table_builder {
     uint8_t *data;
     size_t size, capacity;
-    unsigned depth;                         /* open nested tables and arrays */
-    size_t starts[AMQP_TABLE_MAX_DEPTH];    /* where the content of each begins */
+    unsigned depth;                      /* open nested tables and arrays */
+    size_t starts[AMQP_TABLE_MAX_DEPTH]; /* where the content of each begins */
     bool is_array[AMQP_TABLE_MAX_DEPTH];
     bool out_of_memory, invalid;
 };
@@ -103,7 +104,8 @@ void amqp_table_builder_init(struct amqp_table_builder *builder);
 /* Frees the memory, and with it the finished slice. The builder is as after _init. */
 void amqp_table_builder_free(struct amqp_table_builder *builder);
 
-/* Each puts one entry. Inside an array the name is ignored; pass (struct slice){0}. Bytes are copied. */
+/* Each puts one entry. Inside an array the name is ignored; pass (struct slice){0}. Bytes are
+ * copied. */
 void amqp_table_builder_put_bool(struct amqp_table_builder *builder, struct slice name, bool value);
 void amqp_table_builder_put_int32(struct amqp_table_builder *builder, struct slice name,
                                   int32_t value); /* I */
@@ -141,8 +143,8 @@ amqp_table_builder_failed(const struct amqp_table_builder *builder)
 }
 
 /* The table's content, borrowed until the builder is changed or freed. Empty if anything went wrong
- * or a nested table was left open (which sets `invalid`): amqp_table_builder_failed tells that from an
- * empty table. */
+ * or a nested table was left open (which sets `invalid`): amqp_table_builder_failed tells that from
+ * an empty table. */
 struct slice amqp_table_builder_finish(struct amqp_table_builder *builder);
 
 #endif

@@ -1,5 +1,5 @@
-/* Building field tables: entries appended to one growing buffer, the length of a nested table or array
- * written when it ends. */
+/* Building field tables: entries appended to one growing buffer, the length of a nested table or
+ * array written when it ends. */
 #include <float.h>
 #include <stdlib.h>
 
@@ -22,7 +22,8 @@ amqp_table_builder_free(struct amqp_table_builder *builder)
     amqp_table_builder_init(builder);
 }
 
-/* Makes room for `size` more bytes: their place, or NULL after an error of this or an earlier call. */
+/* Makes room for `size` more bytes: their place, or NULL after an error of this or an earlier call.
+ */
 static uint8_t *
 take_room(struct amqp_table_builder *builder, size_t size)
 {
@@ -210,8 +211,8 @@ real_fits(double value, const struct amqp_value_type *type)
 {
     bool is_finite = value <= DBL_MAX && value >= -DBL_MAX;
 
-    return type->width == sizeof(double) || !is_finite ||
-           (value <= (double)FLT_MAX && value >= -(double)FLT_MAX);
+    return type->width == sizeof(double) || !is_finite
+           || (value <= (double)FLT_MAX && value >= -(double)FLT_MAX);
 }
 
 static void

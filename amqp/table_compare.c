@@ -1,8 +1,8 @@
 /* Comparing argument values and tables as RabbitMQ does when something is declared a second time.
  *
  * Tables come from outside and may have tens of thousands of entries in any order, nested. So their
- * entries are sorted by name and then compared side by side: each value is looked at once, and the time
- * is n log n. Recursion is bounded by AMQP_TABLE_MAX_DEPTH. */
+ * entries are sorted by name and then compared side by side: each value is looked at once, and the
+ * time is n log n. Recursion is bounded by AMQP_TABLE_MAX_DEPTH. */
 #include "amqp/table.h"
 
 #include <stdlib.h>
@@ -101,8 +101,8 @@ entries_equal(const struct entries *a, const struct entries *b, unsigned depth)
     if (a->count != b->count)
         return false;
     for (size_t i = 0; i < a->count; i++) {
-        if (!slice_equal(a->items[i].name, b->items[i].name) ||
-            !value_equal(&a->items[i].value, &b->items[i].value, depth))
+        if (!slice_equal(a->items[i].name, b->items[i].name)
+            || !value_equal(&a->items[i].value, &b->items[i].value, depth))
             return false;
     }
     return true;
@@ -151,7 +151,8 @@ array_equal(struct slice a, struct slice b, unsigned depth)
     }
 }
 
-/* What has no order, which only damaged peers send, equals itself: so the same bytes always compare equal. */
+/* What has no order, which only damaged peers send, equals itself: so the same bytes always compare
+ * equal. */
 static bool
 real_equal(double a, double b)
 {

@@ -16,7 +16,8 @@ amqp_read_table(struct amqp_reader *reader)
     return content;
 }
 
-/* How many of the bytes at the start are ASCII, in steps of eight: names and keys mostly are, all. */
+/* How many of the bytes at the start are ASCII, in steps of eight: names and keys mostly are, all.
+ */
 static size_t
 skip_ascii(const uint8_t *at, size_t size)
 {
@@ -33,9 +34,9 @@ skip_ascii(const uint8_t *at, size_t size)
     return done;
 }
 
-/* The length of the well-formed character at the start of at[0..size), 0 if there is none (Unicode 15,
- * table 3-7: the second byte's range depends on the first, which rules out overlong forms, surrogates
- * and what lies past U+10FFFF). */
+/* The length of the well-formed character at the start of at[0..size), 0 if there is none (Unicode
+ * 15, table 3-7: the second byte's range depends on the first, which rules out overlong forms,
+ * surrogates and what lies past U+10FFFF). */
 static size_t
 utf8_character(const uint8_t *at, size_t size)
 {

@@ -189,7 +189,8 @@ amqp_read_longstr(struct amqp_reader *reader)
  * (amqp_table_validate with AMQP_TABLE_MAX_DEPTH); a malformed table fails the reader. */
 struct slice amqp_read_table(struct amqp_reader *reader);
 
-/* Whether the bytes are well-formed UTF-8: no overlong forms, no surrogates, nothing past U+10FFFF. */
+/* Whether the bytes are well-formed UTF-8: no overlong forms, no surrogates, nothing past U+10FFFF.
+ */
 bool amqp_is_utf8(struct slice bytes);
 
 /* ---- writing ---- */

@@ -1,5 +1,5 @@
-/* whippetd: the broker's program. Reads its options and its configuration, opens the data directory,
- * listens, serves, and stops in order on SIGTERM and SIGINT. */
+/* whippetd: the broker's program. Reads its options and its configuration, opens the data
+ * directory, listens, serves, and stops in order on SIGTERM and SIGINT. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>

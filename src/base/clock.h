@@ -5,7 +5,8 @@
 
 #include <stdint.h>
 
-/* Since some moment before the program started; never runs backwards. For durations and deadlines. */
+/* Since some moment before the program started; never runs backwards. For durations and deadlines.
+ */
 int64_t clock_monotonic_ns(void);
 int64_t clock_monotonic_ms(void);
 

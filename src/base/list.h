@@ -1,9 +1,9 @@
 /* An intrusive doubly linked list: a circle through the list's head and its members.
  *
  * A member embeds a `struct list`; it can be in one list per embedded node. A node that is in no
- * list is linked to itself, so removing twice is harmless and "is it in a list" is a comparison. The
- * list owns nothing. Every node, and the head, needs list_init before its first use; a list or node
- * that is in use must not be moved in memory. */
+ * list is linked to itself, so removing twice is harmless and "is it in a list" is a comparison.
+ * The list owns nothing. Every node, and the head, needs list_init before its first use; a list or
+ * node that is in use must not be moved in memory. */
 #ifndef BASE_LIST_H
 #define BASE_LIST_H
 
@@ -17,7 +17,10 @@ struct list {
 };
 
 /* Static initialiser: struct list list = LIST_INITIALISER(list); */
-#define LIST_INITIALISER(name) {&(name), &(name)}
+#define LIST_INITIALISER(name)                                                                     \
+    {                                                                                              \
+        &(name), &(name)                                                                           \
+    }
 
 static inline void
 list_init(struct list *list)

@@ -1,4 +1,5 @@
-/* Random numbers: from the kernel where nobody may guess them, from a fast generator for picking. */
+/* Random numbers: from the kernel where nobody may guess them, from a fast generator for picking.
+ */
 #ifndef BASE_RANDOM_H
 #define BASE_RANDOM_H
 

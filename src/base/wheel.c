@@ -1,10 +1,10 @@
 /* The timing wheel: see base/wheel.h.
  *
  * Invariant: a timer in slot s of level l has the digits of now above l, and s as digit l, in its
- * due time; s is greater than digit l of now, except that a slot which has begun (s equal to it) may
- * still be on its way down when its turn was cut short. So the first time at which something is to
- * be done is the smallest begin of an occupied slot, and each level's first is the lowest bit set in
- * its bitmap. */
+ * due time; s is greater than digit l of now, except that a slot which has begun (s equal to it)
+ * may still be on its way down when its turn was cut short. So the first time at which something is
+ * to be done is the smallest begin of an occupied slot, and each level's first is the lowest bit
+ * set in its bitmap. */
 #include "base/wheel.h"
 
 #include <assert.h>
@@ -104,7 +104,7 @@ find_first(const struct wheel *wheel, unsigned *first_level, unsigned *first_slo
         slot = (unsigned)__builtin_ctzll(wheel->occupied[level]);
         above = shift + WHEEL_DIGIT_BITS < 64
                     ? (uint64_t)wheel->now_ms >> (shift + WHEEL_DIGIT_BITS)
-                          << (shift + WHEEL_DIGIT_BITS)
+                                                     << (shift + WHEEL_DIGIT_BITS)
                     : 0;
         at = above | (uint64_t)slot << shift;
         if (found && (int64_t)at >= *begin)

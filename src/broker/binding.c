@@ -9,7 +9,8 @@
 #include "amqp/table.h"
 #include "broker/exchange.h"
 
-/* --- Identity -------------------------------------------------------------------------------------- */
+/* --- Identity
+ * -------------------------------------------------------------------------------------- */
 
 struct argument {
     struct slice name;
@@ -76,8 +77,8 @@ identify(struct binding *binding, const struct binding_request *request)
     *at++ = request->destination_is_exchange ? 'e' : 'q';
     put(&at, request->destination);
     put(&at, request->routing_key);
-    binding->routing_key = (struct slice){at - request->routing_key.size,
-                                          request->routing_key.size};
+    binding->routing_key =
+        (struct slice){at - request->routing_key.size, request->routing_key.size};
     if (arguments.size > 0)
         memcpy(at, arguments.data, arguments.size);
     binding->arguments = (struct slice){at, arguments.size};
@@ -86,7 +87,8 @@ identify(struct binding *binding, const struct binding_request *request)
     return 0;
 }
 
-/* --- Events ------------------------------------------------------------------------------------------ */
+/* --- Events
+ * ------------------------------------------------------------------------------------------ */
 
 bool
 binding_is_durable(const struct binding *binding)
@@ -118,7 +120,8 @@ tell(struct catalogue *catalogue, const struct binding *binding, enum catalogue_
     catalogue_tell(catalogue, &event);
 }
 
-/* --- Binding -------------------------------------------------------------------------------------------- */
+/* --- Binding
+ * -------------------------------------------------------------------------------------------- */
 
 static int
 not_found(const char *kind, struct slice name, struct vhost *vhost, struct amqp_error *error)
@@ -242,7 +245,8 @@ catalogue_bind(struct catalogue *catalogue, struct vhost *vhost,
     return 0;
 }
 
-/* --- Unbinding ---------------------------------------------------------------------------------------------- */
+/* --- Unbinding
+ * ---------------------------------------------------------------------------------------------- */
 
 void
 binding_free(struct catalogue *catalogue, struct binding *binding)

@@ -28,7 +28,8 @@ name_of_record(const void *value)
     return ((const struct queue_record *)value)->name;
 }
 
-/* --- Life ---------------------------------------------------------------------------------------- */
+/* --- Life ----------------------------------------------------------------------------------------
+ */
 
 struct catalogue *
 catalogue_new(void)
@@ -53,7 +54,7 @@ vhost_empty(struct catalogue *catalogue, struct vhost *vhost)
         queue_record_remove(catalogue, value);
     for (size_t cursor = 0; (value = map_next(&vhost->exchanges, &cursor)) != NULL;) {
         struct exchange *exchange = value;
-        LIST_FOR_EACH_SAFE(node, &exchange->bindings)
+        LIST_FOR_EACH_SAFE (node, &exchange->bindings)
             binding_free(catalogue, LIST_ENTRY(node, struct binding, source_link));
     }
     for (size_t cursor = 0; (value = map_next(&vhost->exchanges, &cursor)) != NULL;)
@@ -134,7 +135,8 @@ catalogue_queue_ids_used(struct catalogue *catalogue, uint64_t highest)
         atomic_store(&catalogue->next_queue_id, highest + 1);
 }
 
-/* --- Vhosts ---------------------------------------------------------------------------------------- */
+/* --- Vhosts
+ * ---------------------------------------------------------------------------------------- */
 
 static int
 add_predeclared(struct vhost *vhost)
@@ -143,9 +145,9 @@ add_predeclared(struct vhost *vhost)
         const char *name, *type;
         bool internal;
     } predeclared[] = {
-        {"amq.direct", "direct", false},   {"amq.fanout", "fanout", false},
-        {"amq.topic", "topic", false},     {"amq.headers", "headers", false},
-        {"amq.match", "headers", false},   {"amq.rabbitmq.trace", "topic", true},
+        {"amq.direct", "direct", false}, {"amq.fanout", "fanout", false},
+        {"amq.topic", "topic", false},   {"amq.headers", "headers", false},
+        {"amq.match", "headers", false}, {"amq.rabbitmq.trace", "topic", true},
     };
     for (size_t i = 0; i < ARRAY_SIZE(predeclared); i++) {
         struct amqp_error error;
@@ -231,7 +233,8 @@ vhost_id(const struct vhost *vhost)
     return vhost->id;
 }
 
-/* --- Queues ------------------------------------------------------------------------------------------- */
+/* --- Queues
+ * ------------------------------------------------------------------------------------------- */
 
 struct queue_record *
 vhost_queue(struct vhost *vhost, struct slice name)
@@ -279,8 +282,7 @@ queue_record_new(struct catalogue *catalogue, struct vhost *vhost,
     if (options->has_dead_letter_exchange)
         rebase(&record->options.dead_letter_exchange, declaration->arguments, record->arguments);
     if (options->has_dead_letter_routing_key)
-        rebase(&record->options.dead_letter_routing_key, declaration->arguments,
-               record->arguments);
+        rebase(&record->options.dead_letter_routing_key, declaration->arguments, record->arguments);
     return record;
 }
 
@@ -302,8 +304,8 @@ void
 queue_record_remove(struct catalogue *catalogue, struct queue_record *record)
 {
     while (!list_is_empty(&record->bindings))
-        binding_remove(catalogue, LIST_ENTRY(list_first(&record->bindings), struct binding,
-                                             destination_link));
+        binding_remove(catalogue,
+                       LIST_ENTRY(list_first(&record->bindings), struct binding, destination_link));
     if (!record->is_internal)
         map_remove(&record->vhost->queues, record->name);
     catalogue_changed(catalogue);
@@ -323,7 +325,9 @@ queue_record_free(struct queue_record *record)
     free(record);
 }
 
-/* --- Events ----------------------------------------------------------------------------------------------- */
+/* --- Events
+ * -----------------------------------------------------------------------------------------------
+ */
 
 struct catalogue_event
 exchange_event(const struct exchange *exchange, enum catalogue_event_type type)

@@ -5,8 +5,8 @@
  * *generation* of the catalogue, and every change that can alter a route starts a new generation.
  *
  * Pointers to what is in here (struct exchange, struct queue_record) mean something only while the
- * mutex is held, with two exceptions: a vhost lives as long as somebody holds a reference to it, and
- * a queue's own shard may read the constant part of its record at any time until it removes it.
+ * mutex is held, with two exceptions: a vhost lives as long as somebody holds a reference to it,
+ * and a queue's own shard may read the constant part of its record at any time until it removes it.
  *
  * The catalogue knows no connection and no file. Changes that concern durable things are told to an
  * observer, under the mutex and in order, so that a store can keep them. */
@@ -44,7 +44,7 @@ struct queue_record {
     struct ref queue;             /* where it lives */
     struct ref owner;             /* the connection that has it exclusively; else REF_NONE */
     bool durable, exclusive, auto_delete;
-    bool is_internal; /* not found by name: the store of a delayed exchange */
+    bool is_internal;             /* not found by name: the store of a delayed exchange */
     struct queue_options options; /* its slices point into arguments */
     struct list bindings;         /* of struct binding, by destination */
     uint64_t mark;                /* the last routing that reached it */
@@ -78,9 +78,9 @@ enum catalogue_event_type {
 struct catalogue_event {
     enum catalogue_event_type type;
     struct slice vhost;
-    uint64_t queue_id;   /* of a queue, or of a delayed exchange's store */
-    struct slice name;   /* of the exchange or queue; the source of a binding */
-    struct slice kind;   /* exchange type */
+    uint64_t queue_id; /* of a queue, or of a delayed exchange's store */
+    struct slice name; /* of the exchange or queue; the source of a binding */
+    struct slice kind; /* exchange type */
     bool auto_delete, internal;
     struct slice arguments;
     struct slice destination; /* of a binding */
@@ -110,7 +110,8 @@ uint64_t catalogue_generation(const struct catalogue *catalogue);
 uint64_t catalogue_next_queue_id(struct catalogue *catalogue);
 void catalogue_queue_ids_used(struct catalogue *catalogue, uint64_t highest);
 
-/* --- Vhosts (these take the mutex themselves) ---------------------------------------------------- */
+/* --- Vhosts (these take the mutex themselves) ----------------------------------------------------
+ */
 
 /* Makes the vhost with its default exchange and amq.* exchanges. -EEXIST, -ENOMEM. */
 MUST_CHECK int catalogue_vhost_add(struct catalogue *catalogue, struct slice name);
@@ -122,7 +123,8 @@ struct vhost *vhost_ref(struct vhost *vhost);
 struct slice vhost_name(const struct vhost *vhost);
 uint32_t vhost_id(const struct vhost *vhost); /* never reused while the broker runs */
 
-/* --- Exchanges and bindings: with the mutex held ------------------------------------------------ */
+/* --- Exchanges and bindings: with the mutex held ------------------------------------------------
+ */
 
 /* exchange.declare (passive too). *created tells whether it is new (also when it then fails).
  * 0, or -1 with the error: 403 reserved name or default exchange, 404 passive and missing,
@@ -157,7 +159,8 @@ void exchange_set_delay_store(struct catalogue *catalogue, struct exchange *exch
 
 struct queue_record *exchange_delay_store(const struct exchange *exchange);
 
-/* The store of an exchange that has been deleted; false if there is none. Takes the mutex itself. */
+/* The store of an exchange that has been deleted; false if there is none. Takes the mutex itself.
+ */
 bool catalogue_next_orphan(struct catalogue *catalogue, struct ref *queue);
 
 /* Whether any exchange has such arguments: without the mutex. */
@@ -196,13 +199,14 @@ MUST_CHECK int catalogue_bind(struct catalogue *catalogue, struct vhost *vhost,
 MUST_CHECK int catalogue_unbind(struct catalogue *catalogue, struct vhost *vhost,
                                 const struct binding_request *request, struct amqp_error *error);
 
-/* --- Queues: with the mutex held ------------------------------------------------------------------ */
+/* --- Queues: with the mutex held
+ * ------------------------------------------------------------------ */
 
 struct queue_record *queue_record_find(struct catalogue *catalogue, struct vhost *vhost,
                                        struct slice name);
 
-/* The record for a queue.declare that found none: copies name and arguments, parses nothing (options
- * come parsed). NULL: out of memory. The id is fresh unless one is given (recovery). */
+/* The record for a queue.declare that found none: copies name and arguments, parses nothing
+ * (options come parsed). NULL: out of memory. The id is fresh unless one is given (recovery). */
 struct queue_record *queue_record_new(struct catalogue *catalogue, struct vhost *vhost,
                                       const struct queue_declaration *declaration,
                                       const struct queue_options *options, uint64_t id);
@@ -218,15 +222,16 @@ void queue_record_remove(struct catalogue *catalogue, struct queue_record *recor
 /* Frees a record that was never inserted. */
 void queue_record_free(struct queue_record *record);
 
-/* --- Routing (takes the mutex itself) ------------------------------------------------------------- */
+/* --- Routing (takes the mutex itself)
+ * ------------------------------------------------------------- */
 
 enum route_status { ROUTE_OK, ROUTE_NO_EXCHANGE, ROUTE_INTERNAL_EXCHANGE };
 
 struct route_target {
     struct ref queue;
-    uint64_t queue_id;  /* 0: the queue is not durable */
-    uint32_t delay_ms;  /* > 0: the store of a delayed exchange, which is to keep it that long */
-    bool may_reject;    /* the queue can refuse a message (overflow reject-publish) */
+    uint64_t queue_id; /* 0: the queue is not durable */
+    uint32_t delay_ms; /* > 0: the store of a delayed exchange, which is to keep it that long */
+    bool may_reject;   /* the queue can refuse a message (overflow reject-publish) */
 };
 
 struct route_request {

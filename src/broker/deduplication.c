@@ -77,7 +77,7 @@ deduplication_free(struct deduplication *deduplication)
 {
     if (deduplication == NULL)
         return;
-    LIST_FOR_EACH_SAFE(node, &deduplication->order)
+    LIST_FOR_EACH_SAFE (node, &deduplication->order)
         forget(deduplication, LIST_ENTRY(node, struct seen, link));
     map_fini(&deduplication->seen);
     free(deduplication);
@@ -102,14 +102,13 @@ deduplication_has_seen(struct deduplication *deduplication,
         && amqp_value_is_integer(&value) && value.integer > 0)
         ttl_ms = value.integer;
     if (map_count(&deduplication->seen) == deduplication->limit)
-        forget(deduplication,
-               LIST_ENTRY(list_first(&deduplication->order), struct seen, link));
+        forget(deduplication, LIST_ENTRY(list_first(&deduplication->order), struct seen, link));
     seen = malloc(sizeof(*seen) + key.size);
     if (seen == NULL)
         return false; /* a duplicate may pass: better than losing a message */
     *seen = (struct seen){
-        .until_ms = ttl_ms == OPTION_NONE || ttl_ms > INT64_MAX - now_ms ? INT64_MAX
-                                                                         : now_ms + ttl_ms,
+        .until_ms =
+            ttl_ms == OPTION_NONE || ttl_ms > INT64_MAX - now_ms ? INT64_MAX : now_ms + ttl_ms,
         .size = key.size,
     };
     list_init(&seen->link);
@@ -124,7 +123,8 @@ deduplication_has_seen(struct deduplication *deduplication,
 bool
 deduplication_key(struct slice headers, struct slice *key)
 {
-    /* Any value is an identifier: the bytes of its wire form are compared, in the type that it has. */
+    /* Any value is an identifier: the bytes of its wire form are compared, in the type that it has.
+     */
     struct amqp_table_iterator at = amqp_table_begin(headers);
     struct slice name;
     struct amqp_value value;

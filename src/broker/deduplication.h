@@ -1,13 +1,13 @@
-/* Deduplication: messages carry an identifier in the header x-deduplication-header, and who has seen
- * it before drops the message. */
+/* Deduplication: messages carry an identifier in the header x-deduplication-header, and who has
+ * seen it before drops the message. */
 #ifndef BROKER_DEDUPLICATION_H
 #define BROKER_DEDUPLICATION_H
 
 #include "amqp/properties.h"
 #include "amqp/reply.h"
 
-/* The identifiers that an exchange remembers: at most x-cache-size, the oldest forgotten first, each
- * for x-cache-ttl milliseconds (an argument of the exchange, or a header of the message). */
+/* The identifiers that an exchange remembers: at most x-cache-size, the oldest forgotten first,
+ * each for x-cache-ttl milliseconds (an argument of the exchange, or a header of the message). */
 struct deduplication;
 
 /* Reads an exchange's arguments. NULL with the error. */
@@ -19,7 +19,8 @@ void deduplication_free(struct deduplication *deduplication);
 bool deduplication_has_seen(struct deduplication *deduplication,
                             const struct amqp_properties *properties, int64_t now_ms);
 
-/* The identifier in a message's headers, lent: type and value as on the wire. False if it has none. */
+/* The identifier in a message's headers, lent: type and value as on the wire. False if it has none.
+ */
 bool deduplication_key(struct slice headers, struct slice *key);
 
 #endif

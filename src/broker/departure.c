@@ -17,7 +17,7 @@ struct departure {
     struct vhost *vhost;     /* referenced */
     enum departure_reason reason;
     bool has_routing_key;
-    uint64_t queue_id, id;   /* what to settle in the journal when it has gone on */
+    uint64_t queue_id, id; /* what to settle in the journal when it has gone on */
     /* Point into data. `exchange` is where to: the dead-letter exchange, or the delayed one. */
     struct slice queue_name, exchange, routing_key;
     char data[];
@@ -30,7 +30,8 @@ static const char *const reason_names[] = {
     [DEPARTS_DELIVERY_LIMIT] = "delivery_limit",
 };
 
-/* --- Deciding where to -------------------------------------------------------------------------------- */
+/* --- Deciding where to
+ * -------------------------------------------------------------------------------- */
 
 static struct slice
 keep(char **at, struct slice from)
@@ -114,7 +115,8 @@ queue_depart_refused(struct queue *queue, struct message *message)
                   DEPARTS_MAXLEN);
 }
 
-/* --- What is written on a dead letter ------------------------------------------------------------------ */
+/* --- What is written on a dead letter
+ * ------------------------------------------------------------------ */
 
 size_t
 message_more_keys(struct slice headers, const char *header, struct slice *keys, size_t capacity)
@@ -273,7 +275,8 @@ put_undelayed_headers(struct amqp_table_builder *builder, const struct amqp_prop
 }
 
 /* The message as it goes on: with other headers, and for a dead letter with the exchange and key to
- * which it goes now. NULL: out of memory. *properties are those of the new message, and live in it. */
+ * which it goes now. NULL: out of memory. *properties are those of the new message, and live in it.
+ */
 static struct message *
 rewrite(const struct departure *departure, int64_t wall_ms, struct amqp_properties *properties)
 {
@@ -296,8 +299,8 @@ rewrite(const struct departure *departure, int64_t wall_ms, struct amqp_properti
         goto out;
     struct message_parts parts = {
         .exchange = is_dead_letter ? departure->exchange : message_exchange(message),
-        .routing_key = departure->has_routing_key ? departure->routing_key
-                                                  : message_routing_key(message),
+        .routing_key =
+            departure->has_routing_key ? departure->routing_key : message_routing_key(message),
         .decoded = properties,
         .expiration_ms = is_dead_letter ? MESSAGE_NO_EXPIRATION : message->expiration_ms,
     };
@@ -324,7 +327,8 @@ out:
     return rewritten;
 }
 
-/* --- Sending on ----------------------------------------------------------------------------------------- */
+/* --- Sending on
+ * ----------------------------------------------------------------------------------------- */
 
 static void
 departure_free(struct departure *departure)
@@ -380,7 +384,8 @@ departures_run(struct shard *shard, unsigned budget)
             return true;
         struct departure *departure = LIST_ENTRY(node, struct departure, link);
         if (!send_on(shard, departure)) {
-            log_error("out of memory: dead letters wait", LOG_SLICE("queue", departure->queue_name));
+            log_error("out of memory: dead letters wait",
+                      LOG_SLICE("queue", departure->queue_name));
             return false;
         }
         /* In the same group of the journal as the copy: it is in one queue or in the other. */
@@ -401,8 +406,7 @@ bool
 dead_letter_may_enter(const struct message *message, struct slice queue_name)
 {
     struct amqp_value deaths, death;
-    if (!amqp_table_find(message_headers(message), SLICE("x-death"), &deaths)
-        || deaths.type != 'A')
+    if (!amqp_table_find(message_headers(message), SLICE("x-death"), &deaths) || deaths.type != 'A')
         return true;
     struct amqp_table_iterator at = amqp_table_begin(deaths.bytes);
     while (amqp_array_next(&at, &death) == 1) {

@@ -11,9 +11,9 @@
 #define DEDUPLICATING_TYPE "x-message-deduplication"
 
 static const struct exchange_type *const types[] = {
-    &exchange_type_direct,          &exchange_type_fanout,       &exchange_type_topic,
-    &exchange_type_headers,         &exchange_type_random,       &exchange_type_consistent_hash,
-    &exchange_type_modulus_hash,    &exchange_type_recent_history,
+    &exchange_type_direct,       &exchange_type_fanout,         &exchange_type_topic,
+    &exchange_type_headers,      &exchange_type_random,         &exchange_type_consistent_hash,
+    &exchange_type_modulus_hash, &exchange_type_recent_history,
 };
 
 const struct exchange_type *
@@ -43,7 +43,8 @@ out_of_memory(struct amqp_error *error)
     return -1;
 }
 
-/* --- Making --------------------------------------------------------------------------------------- */
+/* --- Making
+ * --------------------------------------------------------------------------------------- */
 
 static int
 read_type(struct exchange *exchange, struct amqp_error *error)
@@ -155,7 +156,8 @@ exchange_free(struct exchange *exchange)
     release(exchange);
 }
 
-/* --- Declaring -------------------------------------------------------------------------------------- */
+/* --- Declaring
+ * -------------------------------------------------------------------------------------- */
 
 struct exchange *
 vhost_exchange(struct vhost *vhost, struct slice name)
@@ -242,7 +244,8 @@ check_equivalent(const struct exchange *exchange, const struct exchange_declarat
     }
     if (check_flag(exchange, "durable", declaration->durable, exchange->durable, error) != 0
         || check_flag(exchange, "auto_delete", declaration->auto_delete, exchange->auto_delete,
-                      error) != 0
+                      error)
+               != 0
         || check_flag(exchange, "internal", declaration->internal, exchange->internal, error) != 0)
         return -1;
     static const char *const arguments[] = {"alternate-exchange", "x-delayed-type"};
@@ -326,11 +329,12 @@ exchange_declare(struct catalogue *catalogue, struct vhost *vhost,
     return 0;
 }
 
-/* --- Deleting ----------------------------------------------------------------------------------------- */
+/* --- Deleting
+ * ----------------------------------------------------------------------------------------- */
 
 int
-exchange_delete(struct catalogue *catalogue, struct vhost *vhost, struct slice name,
-                bool if_unused, struct amqp_error *error)
+exchange_delete(struct catalogue *catalogue, struct vhost *vhost, struct slice name, bool if_unused,
+                struct amqp_error *error)
 {
     if (name.size == 0)
         return no_default(error);
@@ -395,9 +399,9 @@ exchange_remove(struct catalogue *catalogue, struct exchange *exchange)
     exchange->doomed_next = NULL;
     for (; exchange != NULL; exchange = next) {
         next = exchange->doomed_next;
-        LIST_FOR_EACH_SAFE(node, &exchange->bindings)
+        LIST_FOR_EACH_SAFE (node, &exchange->bindings)
             binding_free(catalogue, LIST_ENTRY(node, struct binding, source_link));
-        LIST_FOR_EACH_SAFE(node, &exchange->incoming) {
+        LIST_FOR_EACH_SAFE (node, &exchange->incoming) {
             struct binding *binding = LIST_ENTRY(node, struct binding, destination_link);
             struct exchange *source = binding->source;
             binding_free(catalogue, binding);
@@ -420,7 +424,8 @@ exchange_remove(struct catalogue *catalogue, struct exchange *exchange)
     catalogue_changed(catalogue);
 }
 
-/* --- Delayed exchanges, dead letters ------------------------------------------------------------------- */
+/* --- Delayed exchanges, dead letters
+ * ------------------------------------------------------------------- */
 
 bool
 exchange_is_internal(const struct exchange *exchange)

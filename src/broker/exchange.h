@@ -17,7 +17,7 @@ struct catalogue {
     struct map reply_addresses; /* reply_to.c */
     uint32_t next_vhost_id;
     _Atomic uint64_t next_queue_id;
-    uint64_t mark; /* number of the routing that is under way */
+    uint64_t mark;              /* number of the routing that is under way */
     struct exchange **worklist; /* exchanges that the routing has still to visit */
     size_t worklist_count, worklist_capacity;
     struct topic_node **states[2]; /* nodes of a trie that the words so far lead to; and the next */
@@ -68,18 +68,18 @@ struct exchange_type {
     int (*add)(struct exchange *exchange, struct binding *binding);
     void (*remove)(struct exchange *exchange, struct binding *binding);
     void (*route)(struct exchange *exchange, struct router *router);
-    bool looks_at_message;  /* routes by more than the key */
-    bool matches_all_keys;  /* routes once for all keys of a message */
+    bool looks_at_message; /* routes by more than the key */
+    bool matches_all_keys; /* routes once for all keys of a message */
 };
 
 struct exchange {
     struct slice name, arguments; /* owned */
     struct vhost *vhost;
-    const struct exchange_type *type;  /* what routes */
-    struct slice type_name;            /* what was declared */
+    const struct exchange_type *type; /* what routes */
+    struct slice type_name;           /* what was declared */
     bool durable, auto_delete, internal, is_system;
     bool is_deduplicating, is_delayed;
-    bool is_doomed;                /* will be deleted with another one */
+    bool is_doomed; /* will be deleted with another one */
     struct exchange *doomed_next;
     bool gives_dead_letter_route;
     bool has_alternate;
@@ -106,14 +106,14 @@ struct binding {
     struct list destination_link; /* in the queue's bindings, or in the exchange's incoming */
     struct list match_link;       /* among the bindings that match alike */
     struct exchange *source;
-    struct queue_record *queue;   /* the destination: this */
-    struct exchange *exchange;    /* or that */
-    struct slice identity;        /* owned: destination, key and arguments as one string */
+    struct queue_record *queue;          /* the destination: this */
+    struct exchange *exchange;           /* or that */
+    struct slice identity;               /* owned: destination, key and arguments as one string */
     struct slice routing_key, arguments; /* in there */
-    void *match_group;            /* direct: struct key_group; topic: struct topic_node */
+    void *match_group;                   /* direct: struct key_group; topic: struct topic_node */
     enum headers_match match;
     bool matches_x_headers;
-    uint32_t weight;              /* consistent hash */
+    uint32_t weight; /* consistent hash */
 };
 
 /* NULL: there is no such type. */
@@ -152,8 +152,7 @@ void catalogue_tell(struct catalogue *catalogue, const struct catalogue_event *e
 /* Events. */
 struct catalogue_event exchange_event(const struct exchange *exchange,
                                       enum catalogue_event_type type);
-struct catalogue_event binding_event(const struct binding *binding,
-                                     enum catalogue_event_type type);
+struct catalogue_event binding_event(const struct binding *binding, enum catalogue_event_type type);
 struct catalogue_event queue_event(const struct queue_record *record,
                                    enum catalogue_event_type type);
 bool binding_is_durable(const struct binding *binding);

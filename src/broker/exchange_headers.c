@@ -76,7 +76,7 @@ headers_route(struct exchange *exchange, struct router *router)
     struct slice headers = {"", 0};
     if (router->request->properties != NULL)
         headers = router->request->properties->headers;
-    LIST_FOR_EACH(node, &exchange->bindings) {
+    LIST_FOR_EACH (node, &exchange->bindings) {
         struct binding *binding = LIST_ENTRY(node, struct binding, source_link);
         if (binding_matches(binding, headers))
             router_add(router, binding);

@@ -95,7 +95,7 @@ history_route(struct exchange *exchange, struct router *router)
         is_kept = false;
     if (is_kept)
         history_keep(exchange->history, request->message);
-    LIST_FOR_EACH(node, &exchange->bindings)
+    LIST_FOR_EACH (node, &exchange->bindings)
         router_add(router, LIST_ENTRY(node, struct binding, source_link));
 }
 

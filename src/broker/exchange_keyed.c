@@ -6,7 +6,8 @@
 
 #include "broker/exchange.h"
 
-/* --- direct: bindings grouped by their key ------------------------------------------------------ */
+/* --- direct: bindings grouped by their key ------------------------------------------------------
+ */
 
 struct key_group {
     struct list bindings;
@@ -63,7 +64,7 @@ direct_route(struct exchange *exchange, struct router *router)
     struct key_group *group = map_find(&exchange->keys, router->routing_key);
     if (group == NULL)
         return;
-    LIST_FOR_EACH(node, &group->bindings)
+    LIST_FOR_EACH (node, &group->bindings)
         router_add(router, LIST_ENTRY(node, struct binding, match_link));
 }
 
@@ -82,12 +83,13 @@ const struct exchange_type exchange_type_direct = {
     .free = direct_free,
 };
 
-/* --- fanout ----------------------------------------------------------------------------------------- */
+/* --- fanout
+ * ----------------------------------------------------------------------------------------- */
 
 static void
 fanout_route(struct exchange *exchange, struct router *router)
 {
-    LIST_FOR_EACH(node, &exchange->bindings)
+    LIST_FOR_EACH (node, &exchange->bindings)
         router_add(router, LIST_ENTRY(node, struct binding, source_link));
 }
 
@@ -97,7 +99,8 @@ const struct exchange_type exchange_type_fanout = {
     .matches_all_keys = true,
 };
 
-/* --- the default exchange: every queue is bound to it by its name ----------------------------------- */
+/* --- the default exchange: every queue is bound to it by its name
+ * ----------------------------------- */
 
 void
 route_default(struct vhost *vhost, struct router *router)

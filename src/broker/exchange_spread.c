@@ -1,5 +1,5 @@
-/* Exchange types that send each message to one of their bindings: by a consistent hash with weights,
- * by the hash modulo their number, or at random. */
+/* Exchange types that send each message to one of their bindings: by a consistent hash with
+ * weights, by the hash modulo their number, or at random. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,12 +208,13 @@ const struct exchange_type exchange_type_consistent_hash = {
     .matches_all_keys = true,
 };
 
-/* --- One of all bindings -------------------------------------------------------------------------- */
+/* --- One of all bindings
+ * -------------------------------------------------------------------------- */
 
 static void
 route_to_nth(struct exchange *exchange, struct router *router, uint64_t n)
 {
-    LIST_FOR_EACH(node, &exchange->bindings) {
+    LIST_FOR_EACH (node, &exchange->bindings) {
         if (n-- == 0) {
             router_add(router, LIST_ENTRY(node, struct binding, source_link));
             return;

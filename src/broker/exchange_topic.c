@@ -152,7 +152,7 @@ topic_free(struct exchange *exchange)
 struct states {
     struct catalogue *catalogue;
     struct router *router;
-    int current;     /* which of the catalogue's two arrays */
+    int current; /* which of the catalogue's two arrays */
     size_t count[2];
 };
 
@@ -205,7 +205,7 @@ topic_route(struct exchange *exchange, struct router *router)
         current = next;
     }
     for (size_t i = 0; i < states.count[current]; i++)
-        LIST_FOR_EACH(node, &catalogue->states[current][i]->bindings)
+        LIST_FOR_EACH (node, &catalogue->states[current][i]->bindings)
             router_add(router, LIST_ENTRY(node, struct binding, match_link));
 }
 

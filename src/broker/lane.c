@@ -52,8 +52,7 @@ lane_fini(struct lane *lane)
 static int
 grow_ring(struct lane *lane)
 {
-    uint32_t capacity =
-        lane->chunk_capacity == 0 ? FIRST_CHUNK_CAPACITY : lane->chunk_capacity * 2;
+    uint32_t capacity = lane->chunk_capacity == 0 ? FIRST_CHUNK_CAPACITY : lane->chunk_capacity * 2;
     struct lane_chunk **chunks = calloc(capacity, sizeof(struct lane_chunk *));
     if (chunks == NULL)
         return -ENOMEM;
@@ -121,8 +120,8 @@ static int
 returned_push(struct lane *lane, uint64_t sequence)
 {
     if (lane->returned_count == lane->returned_capacity) {
-        uint32_t capacity = lane->returned_capacity == 0 ? FIRST_RETURNED_CAPACITY
-                                                         : lane->returned_capacity * 2;
+        uint32_t capacity =
+            lane->returned_capacity == 0 ? FIRST_RETURNED_CAPACITY : lane->returned_capacity * 2;
         uint64_t *heap = realloc(lane->returned, capacity * sizeof(*heap));
         if (heap == NULL)
             return -ENOMEM;
@@ -161,7 +160,8 @@ returned_pop(struct lane *lane)
     }
 }
 
-/* --- Ready entries ------------------------------------------------------------------------------ */
+/* --- Ready entries ------------------------------------------------------------------------------
+ */
 
 struct entry *
 lane_first_ready(struct lane *lane, uint64_t *sequence)
@@ -260,4 +260,3 @@ lane_next(const struct lane *lane, uint64_t *sequence)
     *sequence = lane->tail;
     return NULL;
 }
-

@@ -39,8 +39,9 @@ enum entry_flags {
 #define NEVER INT64_MAX
 
 struct entry {
-    struct message *message; /* NULL: only in the journal, where it is read again when it is needed */
-    uint64_t id;             /* in the journal; 0: it is not there */
+    struct message
+        *message;        /* NULL: only in the journal, where it is read again when it is needed */
+    uint64_t id;         /* in the journal; 0: it is not there */
     int64_t deadline_ms; /* monotonic; NEVER */
     uint32_t body_size;
     uint16_t delivery_count;

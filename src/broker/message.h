@@ -33,16 +33,16 @@ struct message {
     uint8_t flags;
     uint8_t priority;
     int64_t expiration_ms; /* the expiration property, or MESSAGE_NO_EXPIRATION */
-    char data[]; /* prefix, properties (flags and values), body */
+    char data[];           /* prefix, properties (flags and values), body */
 };
 
 /* What a message is made from. The slices are copied. */
 struct message_parts {
-    struct slice exchange;    /* at most 255 bytes */
-    struct slice routing_key; /* at most 255 bytes */
-    struct slice properties;  /* as on the wire, already found valid */
+    struct slice exchange;                 /* at most 255 bytes */
+    struct slice routing_key;              /* at most 255 bytes */
+    struct slice properties;               /* as on the wire, already found valid */
     const struct amqp_properties *decoded; /* the same, decoded */
-    int64_t expiration_ms;    /* parsed from the expiration property, or MESSAGE_NO_EXPIRATION */
+    int64_t expiration_ms; /* parsed from the expiration property, or MESSAGE_NO_EXPIRATION */
     size_t body_size;
 };
 

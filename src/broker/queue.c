@@ -50,7 +50,8 @@ publish_statistics(const struct queue *queue)
     atomic_store_explicit(&record->consumers, queue->consumer_count, memory_order_relaxed);
 }
 
-/* --- Expiry: a heap of those deadlines that are not in the order of places --------------------- */
+/* --- Expiry: a heap of those deadlines that are not in the order of places ---------------------
+ */
 
 static void
 expiry_sift_down(struct queue *queue, size_t i)
@@ -59,8 +60,7 @@ expiry_sift_down(struct queue *queue, size_t i)
     for (;;) {
         size_t smallest = i;
         for (size_t child = 2 * i + 1; child <= 2 * i + 2; child++)
-            if (child < queue->expiry_count
-                && heap[child].deadline_ms < heap[smallest].deadline_ms)
+            if (child < queue->expiry_count && heap[child].deadline_ms < heap[smallest].deadline_ms)
                 smallest = child;
         if (smallest == i)
             return;
@@ -145,7 +145,8 @@ note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct entry
         arm_expiry(queue, entry->deadline_ms);
 }
 
-/* --- Deduplication: of messages with the same identifier the queue holds one ---------------------- */
+/* --- Deduplication: of messages with the same identifier the queue holds one
+ * ---------------------- */
 
 static struct slice
 identifier_of(const void *value)
@@ -177,7 +178,8 @@ forget_identifier(struct queue *queue, struct message *message)
         map_remove(queue->identifiers, key);
 }
 
-/* --- Entering and leaving ------------------------------------------------------------------------ */
+/* --- Entering and leaving ------------------------------------------------------------------------
+ */
 
 static struct lane *
 lane_for(struct queue *queue, uint16_t number)
@@ -357,8 +359,7 @@ first_ready(struct queue *queue, uint64_t *tag, struct lane **lane)
     for (uint16_t i = queue->highest_lane;; i--) {
         struct lane *candidate = queue->lanes[i];
         uint64_t sequence;
-        struct entry *entry =
-            candidate == NULL ? NULL : lane_first_ready(candidate, &sequence);
+        struct entry *entry = candidate == NULL ? NULL : lane_first_ready(candidate, &sequence);
         if (entry != NULL) {
             queue->highest_lane = i;
             *lane = candidate;
@@ -422,7 +423,8 @@ on_expiry(struct timer *timer, int64_t now_ms)
     publish_statistics(queue);
 }
 
-/* --- Publishing ------------------------------------------------------------------------------------ */
+/* --- Publishing
+ * ------------------------------------------------------------------------------------ */
 
 static bool
 is_over(const struct queue *queue, uint64_t messages, uint64_t bytes)
@@ -506,7 +508,8 @@ queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, b
     return true;
 }
 
-/* --- Subscriptions --------------------------------------------------------------------------------- */
+/* --- Subscriptions
+ * --------------------------------------------------------------------------------- */
 
 static bool
 can_receive(const struct subscription *subscription)
@@ -596,9 +599,8 @@ subscribe(struct queue *queue, const struct mail *mail)
         return;
     }
     struct subscription *subscription = calloc(1, sizeof(*subscription));
-    struct ref ref = subscription == NULL
-                         ? REF_NONE
-                         : ref_table_add(&queue->shard->subscriptions, subscription);
+    struct ref ref =
+        subscription == NULL ? REF_NONE : ref_table_add(&queue->shard->subscriptions, subscription);
     if (ref_is_none(ref)) {
         free(subscription);
         reply(queue, mail, QUEUE_NO_MEMORY, &answer);
@@ -644,8 +646,7 @@ subscription_free(struct subscription *subscription)
         queue->exclusive = NULL;
     if (queue->active == subscription) {
         struct list *next = list_first(&queue->all);
-        queue->active =
-            next == NULL ? NULL : LIST_ENTRY(next, struct subscription, all_link);
+        queue->active = next == NULL ? NULL : LIST_ENTRY(next, struct subscription, all_link);
         if (queue->active != NULL)
             reconsider(queue->active);
     }
@@ -683,7 +684,8 @@ give_credit(struct subscription *subscription, const struct mail *mail)
         make_runnable(subscription->queue); /* to give leave back that is not needed */
 }
 
-/* --- Deliveries -------------------------------------------------------------------------------------- */
+/* --- Deliveries
+ * -------------------------------------------------------------------------------------- */
 
 /* Hands one message out: as mail to the client, or in place when it is of this shard. The message
  * stays in the queue, unacknowledged, or has left it (no_ack). */
@@ -732,7 +734,8 @@ deliver(struct subscription *subscription, uint64_t tag, struct lane *lane, stru
         subscription->unsettled++;
     if (subscription->is_metered)
         subscription->leave--;
-    if (!can_receive(subscription) || subscription->queue->able.next->next != &subscription->queue->able)
+    if (!can_receive(subscription)
+        || subscription->queue->able.next->next != &subscription->queue->able)
         take_turn(subscription);
     hand_out(subscription->queue, &mail, tag, lane, entry);
 }
@@ -741,7 +744,7 @@ deliver(struct subscription *subscription, uint64_t tag, struct lane *lane, stru
 static void
 settle_leave(struct queue *queue)
 {
-    LIST_FOR_EACH(node, &queue->all) {
+    LIST_FOR_EACH (node, &queue->all) {
         struct subscription *subscription = LIST_ENTRY(node, struct subscription, all_link);
         if (!subscription->is_metered)
             continue;
@@ -765,7 +768,7 @@ settle_leave(struct queue *queue)
 static bool
 has_metered(const struct queue *queue)
 {
-    LIST_FOR_EACH(node, &queue->all)
+    LIST_FOR_EACH (node, &queue->all)
         if (LIST_ENTRY(node, struct subscription, all_link)->is_metered)
             return true;
     return false;
@@ -791,8 +794,7 @@ queue_run(struct queue *queue)
             continue;
         }
         if (fetch(queue, tag, lane, entry))
-            deliver(LIST_ENTRY(queue->able.next, struct subscription, turn_link), tag, lane,
-                    entry);
+            deliver(LIST_ENTRY(queue->able.next, struct subscription, turn_link), tag, lane, entry);
     }
     if (queue->is_deleted)
         return false;
@@ -830,7 +832,8 @@ get(struct queue *queue, const struct mail *mail)
     publish_statistics(queue);
 }
 
-/* --- Settling ------------------------------------------------------------------------------------------ */
+/* --- Settling
+ * ------------------------------------------------------------------------------------------ */
 
 static void
 requeue(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
@@ -913,7 +916,9 @@ purge(struct queue *queue, const struct mail *mail)
     reply_counts(queue, mail, QUEUE_OK, count);
 }
 
-/* --- Life ------------------------------------------------------------------------------------------------ */
+/* --- Life
+ * ------------------------------------------------------------------------------------------------
+ */
 
 struct queue *
 queue_new(struct shard *shard, struct queue_record *record)
@@ -1029,7 +1034,7 @@ queue_delete(struct queue *queue)
     wheel_cancel(&shard->wheel, &queue->unused_timer);
     list_remove(&queue->run_link);
     queue->active = NULL;
-    LIST_FOR_EACH_SAFE(node, &queue->all) {
+    LIST_FOR_EACH_SAFE (node, &queue->all) {
         struct subscription *subscription = LIST_ENTRY(node, struct subscription, all_link);
         struct mail mail = {.type = MAIL_CANCELLED,
                             .to = subscription->client,
@@ -1103,7 +1108,9 @@ delete_on_request(struct queue *queue, const struct mail *mail)
         reply_counts(queue, mail, result, messages);
 }
 
-/* --- Mail ---------------------------------------------------------------------------------------------------- */
+/* --- Mail
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void
 confirm(struct shard *shard, const struct mail *mail, bool is_accepted)

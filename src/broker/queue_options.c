@@ -325,9 +325,8 @@ refuse_word(const struct reading *reading, const struct argument *argument,
 {
     if (argument->noun != NULL)
         return refuse_unsupported(reading, argument, value);
-    amqp_error_set(reading->error, AMQP_REPLY_PRECONDITION_FAILED,
-                   INVALID_ARGUMENT ": %s", INVALID_ARGUMENT_ARGS(reading, argument),
-                   argument->complaint);
+    amqp_error_set(reading->error, AMQP_REPLY_PRECONDITION_FAILED, INVALID_ARGUMENT ": %s",
+                   INVALID_ARGUMENT_ARGS(reading, argument), argument->complaint);
     return -1;
 }
 

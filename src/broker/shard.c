@@ -24,7 +24,8 @@ struct mail_batch {
     struct mail mails[BATCH_MAILS];
 };
 
-/* --- Life ---------------------------------------------------------------------------------------- */
+/* --- Life ----------------------------------------------------------------------------------------
+ */
 
 static struct shard *
 shard_new(struct broker *broker, uint32_t index)
@@ -149,7 +150,8 @@ shard_set_time(struct shard *shard, int64_t monotonic_ms, int64_t wall_ms)
     shard->wall_ms = wall_ms;
 }
 
-/* --- Receiving -------------------------------------------------------------------------------------- */
+/* --- Receiving
+ * -------------------------------------------------------------------------------------- */
 
 /* A delivery whose client has gone comes back to its queue. */
 static void
@@ -200,8 +202,7 @@ shard_has_mail(const struct shard *shard)
 static struct mail_batch *
 take_mail(struct shard *shard)
 {
-    struct mail_batch *stack =
-        atomic_exchange_explicit(&shard->inbox, NULL, memory_order_acquire);
+    struct mail_batch *stack = atomic_exchange_explicit(&shard->inbox, NULL, memory_order_acquire);
     struct mail_batch *oldest = NULL;
     while (stack != NULL) {
         struct mail_batch *next = stack->next;
@@ -229,7 +230,8 @@ receive_mail(struct shard *shard)
     }
 }
 
-/* --- Sending ------------------------------------------------------------------------------------------ */
+/* --- Sending
+ * ------------------------------------------------------------------------------------------ */
 
 static struct mail_batch *
 new_batch(struct outbox *outbox)
@@ -273,9 +275,8 @@ shard_flush(struct shard *shard)
         struct mail_batch *top = atomic_load_explicit(&other->inbox, memory_order_relaxed);
         do {
             outbox->oldest->next = top;
-        } while (!atomic_compare_exchange_weak_explicit(&other->inbox, &top, outbox->newest,
-                                                        memory_order_release,
-                                                        memory_order_relaxed));
+        } while (!atomic_compare_exchange_weak_explicit(
+            &other->inbox, &top, outbox->newest, memory_order_release, memory_order_relaxed));
         *outbox = (struct outbox){0};
         if (top == NULL)
             other->wake(other->wake_context);
@@ -304,8 +305,7 @@ shard_publish(struct shard *shard, const struct route *route, struct message *me
     }
     if (shard_keeps(shard, route, message)) {
         int status = journal->publish(journal->context, message, route->durable_ids,
-                                      route->durable_count, shard->wall_ms,
-                                      longest_delay(route));
+                                      route->durable_count, shard->wall_ms, longest_delay(route));
         if (status != 0) {
             message_unref(message);
             return status;
@@ -330,7 +330,8 @@ shard_publish(struct shard *shard, const struct route *route, struct message *me
     return 0;
 }
 
-/* --- The turn ------------------------------------------------------------------------------------------- */
+/* --- The turn
+ * ------------------------------------------------------------------------------------------- */
 
 static void
 delete_orphans(struct shard *shard)
@@ -340,7 +341,8 @@ delete_orphans(struct shard *shard)
         shard_send(shard, &mail);
 }
 
-/* Lets every queue that has work do some; those that are not done stay in line, behind the others. */
+/* Lets every queue that has work do some; those that are not done stay in line, behind the others.
+ */
 static bool
 run_queues(struct shard *shard)
 {
@@ -360,8 +362,7 @@ bool
 shard_run(struct shard *shard)
 {
     receive_mail(shard);
-    bool has_more =
-        wheel_advance(&shard->wheel, shard->now_ms, TIMERS_PER_TURN) == TIMERS_PER_TURN;
+    bool has_more = wheel_advance(&shard->wheel, shard->now_ms, TIMERS_PER_TURN) == TIMERS_PER_TURN;
     has_more |= run_queues(shard);
     has_more |= departures_run(shard, DEPARTURES_PER_TURN);
     delete_orphans(shard);

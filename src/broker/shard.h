@@ -1,9 +1,9 @@
 /* A shard of the core: the queues of one thread, and the post between shards.
  *
- * Sessions speak to a queue, and queues to sessions, only by mail: a small struct with the reference
- * of whom it is for. Mail for this shard is dealt with at once, as a function call; mail for another
- * is gathered and handed over in batches at the end of the turn (shard_flush). Order between two
- * parties is kept. With a single shard nothing is ever handed over.
+ * Sessions speak to a queue, and queues to sessions, only by mail: a small struct with the
+ * reference of whom it is for. Mail for this shard is dealt with at once, as a function call; mail
+ * for another is gathered and handed over in batches at the end of the turn (shard_flush). Order
+ * between two parties is kept. With a single shard nothing is ever handed over.
  *
  * The core knows no socket and no clock: whoever drives the shard tells it the time, runs it once
  * per turn and wakes the thread of the shard that has mail. So a test can drive it alone. */
@@ -81,9 +81,9 @@ struct subscription_request {
 
 struct delivery {
     struct message *message; /* lent to the receiver for the call */
-    uint64_t tag;      /* what settles it at the queue */
-    uint64_t left;     /* to basic.get: messages still ready */
-    uint32_t consumer; /* the subscription's; for basic.get UINT32_MAX */
+    uint64_t tag;            /* what settles it at the queue */
+    uint64_t left;           /* to basic.get: messages still ready */
+    uint32_t consumer;       /* the subscription's; for basic.get UINT32_MAX */
     uint16_t delivery_count; /* how often it was given back, where the queue limits that */
     bool no_ack, is_redelivered;
     struct ref queue;
@@ -94,16 +94,16 @@ enum { GET_CONSUMER = UINT32_MAX };
 
 struct mail {
     uint8_t type;
-    uint8_t flag;       /* PUBLISH: answer wanted; DELETE: if-unused 1, if-empty 2; CONFIRM: accepted;
-                           GET: no-ack; CREDIT: enum credit_flag; REPLY: the mail type that it answers */
-    uint8_t result;     /* REPLY: enum queue_result; SETTLE: enum settle_outcome */
+    uint8_t flag;   /* PUBLISH: answer wanted; DELETE: if-unused 1, if-empty 2; CONFIRM: accepted;
+                       GET: no-ack; CREDIT: enum credit_flag; REPLY: the mail type that it answers */
+    uint8_t result; /* REPLY: enum queue_result; SETTLE: enum settle_outcome */
     struct ref to, from;
     union {
         struct {
             struct message *message;
-            uint64_t queue_id; /* of a durable queue, else 0: settles it if the queue has gone */
-            uint64_t number;   /* the client's, for MAIL_CONFIRM */
-            uint32_t delay_ms; /* for the store of a delayed exchange */
+            uint64_t queue_id;   /* of a durable queue, else 0: settles it if the queue has gone */
+            uint64_t number;     /* the client's, for MAIL_CONFIRM */
+            uint32_t delay_ms;   /* for the store of a delayed exchange */
             bool is_dead_letter; /* died by itself: not to a queue where it died before */
         } publish;
         struct subscription_request subscribe;
@@ -134,7 +134,8 @@ struct client_ops {
     void (*receive)(void *client, const struct mail *mail);
 };
 
-/* --- The shards of a broker -------------------------------------------------------------------- */
+/* --- The shards of a broker --------------------------------------------------------------------
+ */
 
 struct broker {
     struct catalogue *catalogue;
@@ -163,14 +164,14 @@ struct outbox {
 struct shard {
     struct broker *broker;
     uint32_t index;
-    int64_t now_ms;      /* monotonic */
+    int64_t now_ms; /* monotonic */
     int64_t wall_ms;
-    struct wheel wheel;  /* also for the sessions of this thread */
+    struct wheel wheel; /* also for the sessions of this thread */
     struct ref_table queues, subscriptions, clients;
     struct client_ops client_ops;
     const struct journal *journal; /* NULL: nothing is kept */
-    struct list runnable;  /* queues with messages to deliver or to expire */
-    struct list graveyard; /* deleted queues, freed at the end of the turn */
+    struct list runnable;          /* queues with messages to deliver or to expire */
+    struct list graveyard;         /* deleted queues, freed at the end of the turn */
     struct list departures; /* messages on their way out of a queue: dead letters, delayed ones */
     struct shard_statistics statistics;
     /* Post. */
@@ -183,7 +184,8 @@ struct shard {
     uint64_t memory_share; /* from here on long queues leave memory, if there is a journal */
 };
 
-/* Whom to wake when there is mail, and who receives what is for clients. Before the threads start. */
+/* Whom to wake when there is mail, and who receives what is for clients. Before the threads start.
+ */
 void shard_set_host(struct shard *shard, struct client_ops ops, void (*wake)(void *context),
                     void *context);
 

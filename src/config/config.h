@@ -56,7 +56,7 @@ struct settings {
     struct {
         uint32_t frame_max; /* bytes */
         uint16_t channel_max;
-        uint64_t message_size; /* bytes */
+        uint64_t message_size;        /* bytes */
         uint32_t consumer_timeout_ms; /* 0: none */
         uint32_t handshake_timeout_ms;
     } limits;

@@ -42,7 +42,8 @@ parse_port(const char *text, uint16_t *port)
     return true;
 }
 
-/* Cuts "HOST:PORT", "[HOST]:PORT" or "PORT" into its parts; host is "" when there is none or "*". */
+/* Cuts "HOST:PORT", "[HOST]:PORT" or "PORT" into its parts; host is "" when there is none or "*".
+ */
 MUST_CHECK static int
 split(const char *text, char host[HOST_MAX], uint16_t *port, char error[ADDRESS_ERROR_MAX])
 {

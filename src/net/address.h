@@ -19,10 +19,10 @@ struct address {
     socklen_t size;
 };
 
-/* Where to listen: "ADDRESS:PORT", "[::1]:5672", "NAME:PORT" (all its addresses), "PORT" or "*:PORT"
- * (all of the machine, IPv4 and IPv6). Port 0 lets the kernel choose. Fills up to `capacity`
- * addresses and *count. Asks the resolver for names, so it may block. -1 with a text for people in
- * error. */
+/* Where to listen: "ADDRESS:PORT", "[::1]:5672", "NAME:PORT" (all its addresses), "PORT" or
+ * "*:PORT" (all of the machine, IPv4 and IPv6). Port 0 lets the kernel choose. Fills up to
+ * `capacity` addresses and *count. Asks the resolver for names, so it may block. -1 with a text for
+ * people in error. */
 MUST_CHECK int address_resolve_listen(const char *text, struct address *addresses, size_t capacity,
                                       size_t *count, char error[ADDRESS_ERROR_MAX]);
 

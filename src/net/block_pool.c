@@ -39,7 +39,8 @@ block_size(const struct block *block)
 struct block *
 block_pool_take(struct block_pool *pool, size_t size, bool is_large)
 {
-    size_t whole = is_large || size > BLOCK_SMALL - sizeof(struct block) ? BLOCK_LARGE : BLOCK_SMALL;
+    size_t whole =
+        is_large || size > BLOCK_SMALL - sizeof(struct block) ? BLOCK_LARGE : BLOCK_SMALL;
     struct block **free = whole == BLOCK_SMALL ? &pool->free_small : &pool->free_large;
     struct block *block = *free;
 

@@ -1,5 +1,5 @@
-/* The memory in which output waits for its socket: blocks of two sizes, shared by the connections of
- * one thread.
+/* The memory in which output waits for its socket: blocks of two sizes, shared by the connections
+ * of one thread.
  *
  * A connection takes a block when it has something to send and gives it back when that is sent, so
  * at any time there are about as many blocks as connections that cannot write, plus one or two that
@@ -22,9 +22,9 @@ enum {
 /* Data grows from the front of `bytes`, records of references (output.c) from its end. */
 struct block {
     struct block *next;
-    uint32_t capacity; /* of bytes */
-    uint32_t begin;    /* data before it is sent */
-    uint32_t end;      /* data */
+    uint32_t capacity;                         /* of bytes */
+    uint32_t begin;                            /* data before it is sent */
+    uint32_t end;                              /* data */
     uint32_t first_reference, reference_count; /* those before the first are sent */
     _Alignas(16) uint8_t bytes[];
 };

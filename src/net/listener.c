@@ -303,8 +303,8 @@ on_pause_over(struct timer *timer, int64_t now_ms)
         wheel_set(listener->wheel, timer, now_ms + LISTENER_PAUSE_MS);
 }
 
-/* Accepting failed for want of something. Frees the client that waits longest of its uncertainty, and
- * pauses. */
+/* Accepting failed for want of something. Frees the client that waits longest of its uncertainty,
+ * and pauses. */
 static void
 on_exhausted(struct listener *listener, int listening_fd, int error)
 {

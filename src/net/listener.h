@@ -1,8 +1,8 @@
 /* A listening address: its sockets (a name can have several), and the accepting.
  *
  * Connections are accepted in bounded batches. When the process or the system is out of file
- * descriptors, the oldest waiting connection is closed by means of a descriptor kept in reserve (its
- * client learns of it at once, rather than by its time-out), and accepting pauses for
+ * descriptors, the oldest waiting connection is closed by means of a descriptor kept in reserve
+ * (its client learns of it at once, rather than by its time-out), and accepting pauses for
  * LISTENER_PAUSE_MS, so that the loop does not spin on a socket that stays readable. */
 #ifndef NET_LISTENER_H
 #define NET_LISTENER_H
@@ -39,7 +39,7 @@ struct listener {
     struct wheel *wheel;
     struct timer pause;
     bool is_pausing; /* the timer counts the pause down */
-    int reserve_fd; /* given up to accept and close when there are no more */
+    int reserve_fd;  /* given up to accept and close when there are no more */
     struct log_rate rate;
     uint64_t accepted, refused; /* since the start; refused for want of descriptors or memory */
     void (*on_accept)(struct listener *listener, int fd, const struct address *peer);
@@ -47,9 +47,10 @@ struct listener {
 };
 
 /* Opens and binds the sockets of an address (as in net/address.h) and listens; accepts nothing yet.
- * The listener must not be moved in memory. With port 0 all sockets get the same port. on_accept is given each new connection, set up
- * (listener_prepare): it owns fd; `peer` is lent for the call. It may stop or close the listener.
- * -1 with a text for people in error ("address already in use" and the like); nothing is held then. */
+ * The listener must not be moved in memory. With port 0 all sockets get the same port. on_accept is
+ * given each new connection, set up (listener_prepare): it owns fd; `peer` is lent for the call. It
+ * may stop or close the listener. -1 with a text for people in error ("address already in use" and
+ * the like); nothing is held then. */
 MUST_CHECK int listener_open(struct listener *listener, const char *address,
                              void (*on_accept)(struct listener *listener, int fd,
                                                const struct address *peer),

@@ -1,8 +1,8 @@
 /* The event loop: see net/loop.h.
  *
- * Sleeping and waking: the sleeper says that it sleeps and then looks at its mail; the waker puts its
- * mail down and then looks whether the other sleeps. With a full fence between the two steps on both
- * sides at least one of them sees the other, so no mail waits for a sleeper. */
+ * Sleeping and waking: the sleeper says that it sleeps and then looks at its mail; the waker puts
+ * its mail down and then looks whether the other sleeps. With a full fence between the two steps on
+ * both sides at least one of them sees the other, so no mail waits for a sleeper. */
 #include "net/loop.h"
 
 #include <assert.h>

@@ -28,7 +28,7 @@ struct io {
 
 struct loop {
     int epoll_fd;
-    struct io wake; /* its eventfd */
+    struct io wake;         /* its eventfd */
     atomic_int is_sleeping; /* 0 or 1 */
     bool (*has_mail)(void *context);
     void (*woke)(void *context); /* set by the owner, or NULL: the wait is over, events follow */
@@ -37,8 +37,8 @@ struct loop {
     struct epoll_event batch[LOOP_BATCH];
 };
 
-/* has_mail (may be NULL) is asked between "this loop sleeps" and sleeping: it says whether something
- * came in from another thread, so that no wake is lost. -errno; nothing is held then. */
+/* has_mail (may be NULL) is asked between "this loop sleeps" and sleeping: it says whether
+ * something came in from another thread, so that no wake is lost. -errno; nothing is held then. */
 MUST_CHECK int loop_init(struct loop *loop, bool (*has_mail)(void *context), void *context);
 
 /* Closes the loop's own descriptors. Added ones are not touched. */
@@ -59,8 +59,8 @@ MUST_CHECK int loop_add(struct loop *loop, struct io *io, uint32_t events);
 MUST_CHECK int loop_modify(struct loop *loop, struct io *io, uint32_t events);
 
 /* Ends the watching; nothing when it was not added. Also inside a handler: no event of the batch
- * under way reaches io any more, so it may be freed and its fd closed at once. Call it before the fd
- * is closed. */
+ * under way reaches io any more, so it may be freed and its fd closed at once. Call it before the
+ * fd is closed. */
 void loop_remove(struct loop *loop, struct io *io);
 
 /* Any thread, after it has put something where has_mail looks: makes the loop come out of its
@@ -69,9 +69,9 @@ void loop_wake(struct loop *loop);
 
 /* loop->woke is where the owner reads the clock: handlers must not reckon from when the wait began.
  *
- * Waits for events up to timeout_ms (0: only looks, -1: for ever) and dispatches one batch. Does not
- * sleep when has_mail says so. Returns how many events were dispatched, 0 also after a wake or a
- * signal, or -errno. */
+ * Waits for events up to timeout_ms (0: only looks, -1: for ever) and dispatches one batch. Does
+ * not sleep when has_mail says so. Returns how many events were dispatched, 0 also after a wake or
+ * a signal, or -errno. */
 MUST_CHECK int loop_wait(struct loop *loop, int timeout_ms);
 
 #endif

@@ -209,8 +209,8 @@ gather_block(struct gathering *gathering, struct block *block)
     return gather_piece(gathering, block->bytes + begin, block->end - begin);
 }
 
-/* Takes `sent` bytes, or as many as it has, off the first block; gives the block back when nothing is
- * left of it. Returns how many were taken. */
+/* Takes `sent` bytes, or as many as it has, off the first block; gives the block back when nothing
+ * is left of it. Returns how many were taken. */
 static size_t
 consume_block(struct output *output, size_t sent)
 {
@@ -249,7 +249,8 @@ consume(struct output *output, size_t sent)
         sent -= consume_block(output, sent);
 }
 
-/* One gathered write of at most `limit` bytes. What the stream says, with what was sent taken off. */
+/* One gathered write of at most `limit` bytes. What the stream says, with what was sent taken off.
+ */
 static ssize_t
 write_once(struct output *output, struct stream *stream, size_t limit)
 {

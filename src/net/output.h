@@ -23,11 +23,12 @@
 
 enum {
     OUTPUT_RESERVE_MAX = 64 * 1024,
-    /* From this size on a body is rather referred to than copied. Measured over loopback, copying wins
-     * by a few percent at 2 KiB and referring from 8 KiB on (by a quarter at 32 KiB). */
+    /* From this size on a body is rather referred to than copied. Measured over loopback, copying
+     * wins by a few percent at 2 KiB and referring from 8 KiB on (by a quarter at 32 KiB). */
     OUTPUT_COPY_LIMIT = 4096,
     OUTPUT_PIECES_MAX = 256, /* iovecs in one write */
-    /* Bytes that one output_flush sends at most, so that one fast reader does not hold up a turn. */
+    /* Bytes that one output_flush sends at most, so that one fast reader does not hold up a turn.
+     */
     OUTPUT_FLUSH_MAX = 1024 * 1024,
 };
 

@@ -1,5 +1,5 @@
-/* A byte stream over a socket: TCP as it is, or TLS. Sessions read and write through this and do not
- * know which.
+/* A byte stream over a socket: TCP as it is, or TLS. Sessions read and write through this and do
+ * not know which.
  *
  * A stream is embedded; an implementation that needs state of its own embeds the struct stream in a
  * larger one. Nothing blocks. */
@@ -30,7 +30,7 @@ struct stream_ops {
 };
 
 struct stream {
-    int fd; /* -1 when closed */
+    int fd;    /* -1 when closed */
     int error; /* errno of the last STREAM_ERROR */
     const struct stream_ops *ops;
     /* Which readiness of the socket the other direction waits for, after STREAM_AGAIN. TCP sets

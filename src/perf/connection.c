@@ -34,7 +34,8 @@ connection_fail(struct connection *connection, const char *format, ...)
     return -1;
 }
 
-/* --- Bytes ------------------------------------------------------------------------------------- */
+/* --- Bytes -------------------------------------------------------------------------------------
+ */
 
 void
 connection_reserve(struct connection *connection, size_t capacity)
@@ -142,7 +143,8 @@ connection_flush_blocking(struct connection *connection, uint64_t deadline)
     }
 }
 
-/* --- Frames ------------------------------------------------------------------------------------ */
+/* --- Frames ------------------------------------------------------------------------------------
+ */
 
 int
 connection_next_frame(struct connection *connection, struct frame *frame)
@@ -151,20 +153,26 @@ connection_next_frame(struct connection *connection, struct frame *frame)
     const uint8_t *at = connection->in + connection->in_start;
     /* A server that does not like the protocol header answers with its own: "AMQP", version. */
     if (available >= 8 && memcmp(at, "AMQP", 4) == 0)
-        return connection_fail(connection, "the server does not speak AMQP 0-9-1 (it offers "
-                               "%u.%u.%u.%u)", at[4], at[5], at[6], at[7]);
+        return connection_fail(connection,
+                               "the server does not speak AMQP 0-9-1 (it offers "
+                               "%u.%u.%u.%u)",
+                               at[4], at[5], at[6], at[7]);
     if (available < FRAME_OVERHEAD)
         return 0;
     uint32_t size = wire_get_u32(at + 3);
     if (size > connection->frame_max - FRAME_OVERHEAD)
-        return connection_fail(connection, "the server sent a frame of %u bytes: more than the "
-                               "agreed %u, or this is no AMQP server", size, connection->frame_max);
+        return connection_fail(connection,
+                               "the server sent a frame of %u bytes: more than the "
+                               "agreed %u, or this is no AMQP server",
+                               size, connection->frame_max);
     if (available < (size_t)size + FRAME_OVERHEAD)
         return 0;
     if (at[FRAME_HEAD_SIZE + size] != FRAME_END)
         return connection_fail(connection, "the server sent a malformed frame");
-    *frame = (struct frame){.type = at[0], .channel = wire_get_u16(at + 1),
-                            .payload = at + FRAME_HEAD_SIZE, .size = size};
+    *frame = (struct frame){.type = at[0],
+                            .channel = wire_get_u16(at + 1),
+                            .payload = at + FRAME_HEAD_SIZE,
+                            .size = size};
     connection->in_start += (size_t)size + FRAME_OVERHEAD;
     return 1;
 }
@@ -265,7 +273,8 @@ connection_call(struct connection *connection, enum method_id answer, struct wir
     }
 }
 
-/* --- The handshake ----------------------------------------------------------------------------- */
+/* --- The handshake -----------------------------------------------------------------------------
+ */
 
 static int
 connection_connect(struct connection *connection, const struct uri *uri)

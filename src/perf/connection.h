@@ -15,7 +15,7 @@
 #include "perf/wire.h"
 
 /* Lets the compiler check format strings. */
-#define PERF_PRINTF(format_at, arguments_at) \
+#define PERF_PRINTF(format_at, arguments_at)                                                       \
     __attribute__((format(printf, format_at, arguments_at)))
 
 enum {
@@ -26,9 +26,9 @@ enum {
 struct connection {
     int fd; /* -1: closed; blocking, the hot path passes MSG_DONTWAIT */
     uint32_t frame_max;
-    uint16_t heartbeat; /* seconds, as negotiated; 0: none */
-    bool is_blocked;    /* by connection.blocked: the broker takes no messages */
-    bool is_paused;     /* by channel.flow */
+    uint16_t heartbeat;  /* seconds, as negotiated; 0: none */
+    bool is_blocked;     /* by connection.blocked: the broker takes no messages */
+    bool is_paused;      /* by channel.flow */
     uint16_t close_code; /* of a close from the server; else 0 */
     uint8_t *in;
     size_t in_start, in_end, in_capacity; /* unread bytes: [in_start, in_end) */
@@ -44,11 +44,12 @@ struct frame {
     uint32_t size;
 };
 
-/* Connects, authenticates (PLAIN) and opens the vhost. heartbeat: seconds, 0 asks for none. 0, or -1
- * with the reason in connection->error. connection_fini must be called in either case. */
+/* Connects, authenticates (PLAIN) and opens the vhost. heartbeat: seconds, 0 asks for none. 0, or
+ * -1 with the reason in connection->error. connection_fini must be called in either case. */
 int connection_open(struct connection *connection, const struct uri *uri, uint16_t heartbeat);
 
-/* Says connection.close and waits a moment for the answer; whatever arrives before it is dropped. */
+/* Says connection.close and waits a moment for the answer; whatever arrives before it is dropped.
+ */
 void connection_close(struct connection *connection);
 
 void connection_fini(struct connection *connection);
@@ -56,8 +57,8 @@ void connection_fini(struct connection *connection);
 /* channel.open. 0 or -1. */
 int connection_open_channel(struct connection *connection, uint16_t channel);
 
-/* Sends what is in connection->out and waits for the given answer; *reply reads its arguments. 0, or
- * -1 when something else came: the server's close (close_code is set; of a closed channel, the
+/* Sends what is in connection->out and waits for the given answer; *reply reads its arguments. 0,
+ * or -1 when something else came: the server's close (close_code is set; of a closed channel, the
  * connection remains usable), a time-out, a malformed frame. */
 int connection_call(struct connection *connection, enum method_id answer,
                     struct wire_reader *reply);
@@ -85,7 +86,6 @@ void connection_reserve(struct connection *connection, size_t capacity);
 void connection_release(struct connection *connection);
 
 /* Sets the error unless there is one already; returns -1. */
-int connection_fail(struct connection *connection, const char *format, ...)
-    PERF_PRINTF(2, 3);
+int connection_fail(struct connection *connection, const char *format, ...) PERF_PRINTF(2, 3);
 
 #endif

@@ -59,7 +59,8 @@ struct tally {
 static int
 deliver_method(struct client *client, const uint8_t *arguments, size_t size, struct tally *tally)
 {
-    /* consumer tag (short string), delivery tag, redelivered; exchange and key are not looked at. */
+    /* consumer tag (short string), delivery tag, redelivered; exchange and key are not looked at.
+     */
     if (size < 1 || size < (size_t)1 + arguments[0] + 9)
         return connection_fail(&client->connection, "malformed basic.deliver");
     const uint8_t *at = arguments + 1 + arguments[0];

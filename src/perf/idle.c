@@ -1,8 +1,8 @@
 /* Holding connections open: what a broker spends on clients that do nothing.
  *
- * Some threads open the connections, each with a channel, for the handshake is the broker's work and
- * one after the other would take long. Then the main thread alone holds them: it sends heartbeats if
- * any were agreed, and notices what the broker closes. */
+ * Some threads open the connections, each with a channel, for the handshake is the broker's work
+ * and one after the other would take long. Then the main thread alone holds them: it sends
+ * heartbeats if any were agreed, and notices what the broker closes. */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -95,9 +95,9 @@ idle_input(struct idle *idle, struct connection *connection)
     int status = n < 0 ? -1 : 0;
     while (status == 0 && n > 0 && (status = connection_next_frame(connection, &frame)) == 1) {
         struct wire_reader reader = {.at = frame.payload, .end = frame.payload + frame.size};
-        status = frame.type == FRAME_HEARTBEAT
-                     ? 0
-                     : connection_control(connection, frame.channel, wire_read_u32(&reader), reader);
+        status = frame.type == FRAME_HEARTBEAT ? 0
+                                               : connection_control(connection, frame.channel,
+                                                                    wire_read_u32(&reader), reader);
     }
     if (status == 0) {
         connection_flush(connection);
@@ -139,8 +139,8 @@ idle_hold(struct idle *idle)
         }
         uint64_t until = next_heartbeat < end ? next_heartbeat : end;
         struct epoll_event events[EVENTS_MAX];
-        int n = epoll_wait(idle->epoll_fd, events, EVENTS_MAX,
-                           (int)((until - now) / NS_PER_MS) + 1);
+        int n =
+            epoll_wait(idle->epoll_fd, events, EVENTS_MAX, (int)((until - now) / NS_PER_MS) + 1);
         for (int i = 0; i < n; i++) {
             if (!events[i].data.ptr)
                 return; /* interrupted */
@@ -206,7 +206,8 @@ mode_idle(const struct options *options)
         fprintf(stderr, "whippet-perf: %s (%llu of %llu connections are open)\n", idle.error,
                 (unsigned long long)atomic_load(&idle.open),
                 (unsigned long long)options->connections);
-    /* Not one connection.close after the other: that would be load, and this is about its absence. */
+    /* Not one connection.close after the other: that would be load, and this is about its absence.
+     */
     for (uint64_t i = 0; i < options->connections; i++)
         connection_fini(&idle.connections[i]);
     free(idle.connections);

@@ -34,7 +34,8 @@ mode_end(const struct options *options)
     return clock_now() + (uint64_t)(options->duration * 1e9);
 }
 
-/* --- The disk ---------------------------------------------------------------------------------- */
+/* --- The disk ----------------------------------------------------------------------------------
+ */
 
 /* A file in the directory that goes away with the program. */
 static int
@@ -103,18 +104,19 @@ mode_sync_limit(const struct options *options)
     double p50 = (double)histogram_quantile(&times, 0.5) / 1e6;
     double p99 = (double)histogram_quantile(&times, 0.99) / 1e6;
     printf(options->json ? "{\"syncs_per_second\":%.1f,\"p50_ms\":%.6f,\"p99_ms\":%.6f}\n"
-                         : "sync limit: %.0f/s  p50 %.3f  p99 %.3f ms\n", rate, p50, p99);
+                         : "sync limit: %.0f/s  p50 %.3f  p99 %.3f ms\n",
+           rate, p50, p99);
     return 0;
 }
 
-/* --- Loopback ---------------------------------------------------------------------------------- */
+/* --- Loopback ----------------------------------------------------------------------------------
+ */
 
 /* Two ends of a TCP connection over 127.0.0.1. */
 static int
 loopback_pair(int ends[2])
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof(address);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     ends[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -181,6 +183,7 @@ mode_loopback_limit(const struct options *options)
     free(buffer);
     if (status == 0)
         printf(options->json ? "{\"loopback_bytes_per_second\":%.0f}\n"
-                             : "loopback limit: %.0f bytes/s\n", rate);
+                             : "loopback limit: %.0f bytes/s\n",
+               rate);
     return status;
 }

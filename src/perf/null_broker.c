@@ -31,9 +31,12 @@ struct null_session {
 static const struct {
     enum method_id method, answer;
 } EMPTY_ANSWERS[] = {
-    {EXCHANGE_DECLARE, EXCHANGE_DECLARE_OK}, {EXCHANGE_DELETE, EXCHANGE_DELETE_OK},
-    {QUEUE_BIND, QUEUE_BIND_OK},             {BASIC_QOS, BASIC_QOS_OK},
-    {CONFIRM_SELECT, CONFIRM_SELECT_OK},     {CONNECTION_CLOSE, CONNECTION_CLOSE_OK},
+    {EXCHANGE_DECLARE, EXCHANGE_DECLARE_OK},
+    {EXCHANGE_DELETE, EXCHANGE_DELETE_OK},
+    {QUEUE_BIND, QUEUE_BIND_OK},
+    {BASIC_QOS, BASIC_QOS_OK},
+    {CONFIRM_SELECT, CONFIRM_SELECT_OK},
+    {CONNECTION_CLOSE, CONNECTION_CLOSE_OK},
     {CHANNEL_CLOSE, CHANNEL_CLOSE_OK},
 };
 
@@ -256,8 +259,7 @@ listener_main(void *argument)
 int
 null_broker_start(size_t body_size, uint16_t *port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof(address);
     struct null_listener *listener = calloc(1, sizeof(*listener));
     if (!listener)

@@ -1,5 +1,6 @@
-/* A broker that does nothing, for measuring the client: it agrees to everything, throws away what is
- * published (and confirms it), and delivers one canned message as fast as the socket takes it. */
+/* A broker that does nothing, for measuring the client: it agrees to everything, throws away what
+ * is published (and confirms it), and delivers one canned message as fast as the socket takes it.
+ */
 #ifndef PERF_NULL_BROKER_H
 #define PERF_NULL_BROKER_H
 

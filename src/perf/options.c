@@ -222,17 +222,23 @@ options_settle(struct options *options)
 int
 options_parse(struct options *options, int count, char **arguments)
 {
-    *options = (struct options){
-        .uri_text = "amqp://guest:guest@127.0.0.1:5672/%2f", .producers = OPTION_UNSET,
-        .consumers = OPTION_UNSET, .queues = OPTION_UNSET, .threads = OPTION_UNSET,
-        .connections = OPTION_UNSET, .queue_prefix = "whippet-perf", .exchange_type = "direct",
-        .size = 16, .drain_timeout = 10};
+    *options = (struct options){.uri_text = "amqp://guest:guest@127.0.0.1:5672/%2f",
+                                .producers = OPTION_UNSET,
+                                .consumers = OPTION_UNSET,
+                                .queues = OPTION_UNSET,
+                                .threads = OPTION_UNSET,
+                                .connections = OPTION_UNSET,
+                                .queue_prefix = "whippet-perf",
+                                .exchange_type = "direct",
+                                .size = 16,
+                                .drain_timeout = 10};
 
     struct option longs[RULE_COUNT + 3] = {0};
     char letters[2 * RULE_COUNT + 4] = "hV";
     size_t letter_count = 2;
     for (size_t i = 0; i < RULE_COUNT; i++) {
-        longs[i] = (struct option){.name = RULES[i].name, .val = FIRST_LONG + (int)i,
+        longs[i] = (struct option){.name = RULES[i].name,
+                                   .val = FIRST_LONG + (int)i,
                                    .has_arg = RULES[i].argument ? required_argument : no_argument};
         if (RULES[i].letter) {
             letters[letter_count++] = RULES[i].letter;

@@ -8,11 +8,11 @@
 #include "perf/uri.h"
 
 enum {
-    CLIENTS_MAX = 65535,       /* producers or consumers; a producer's number has 16 bits */
+    CLIENTS_MAX = 65535, /* producers or consumers; a producer's number has 16 bits */
     QUEUES_MAX = 1000000,
     QUEUE_ARGUMENTS_MAX = 16,
-    STAMP_SIZE = 16,           /* what --latency needs of a body: a number and a time */
-    STAMP_NUMBER_SIZE = 8,     /* what the check for loss needs: the number */
+    STAMP_SIZE = 16,       /* what --latency needs of a body: a number and a time */
+    STAMP_NUMBER_SIZE = 8, /* what the check for loss needs: the number */
 };
 
 /* A count that was not given. */
@@ -40,7 +40,8 @@ struct options {
     double rate;        /* messages a second for each producer; 0: as fast as it goes */
 
     /* How long. */
-    double duration, warmup, drain_timeout; /* seconds; duration 0: until the messages are through */
+    double duration, warmup,
+        drain_timeout; /* seconds; duration 0: until the messages are through */
     uint64_t messages; /* in all; 0: until time is up */
 
     /* Other modes. */

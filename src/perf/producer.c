@@ -13,17 +13,18 @@
 #include "perf/run.h"
 
 enum {
-    WRITE_SIZE = 65536,         /* of a batch; larger ones fall out of the second-level cache */
-    WRITES_PER_STEP = 4,        /* then the socket is looked at for input */
+    WRITE_SIZE = 65536,  /* of a batch; larger ones fall out of the second-level cache */
+    WRITES_PER_STEP = 4, /* then the socket is looked at for input */
     SLOTS_MAX_BYTES = 256 << 20,
-    PRODUCER_SHIFT = 40,        /* of the producer's number in a message's number */
+    PRODUCER_SHIFT = 40, /* of the producer's number in a message's number */
 };
 
-/* A schedule is looked at no more often than this: 20 us of lateness at most, for batches instead of
- * one wake-up per message above 50,000 messages a second. */
+/* A schedule is looked at no more often than this: 20 us of lateness at most, for batches instead
+ * of one wake-up per message above 50,000 messages a second. */
 static const uint64_t TICK_NS = 20000;
 
-/* --- Encoding the slots ------------------------------------------------------------------------ */
+/* --- Encoding the slots ------------------------------------------------------------------------
+ */
 
 /* One whole message: publish, header, body frames. Returns where in the buffer the body begins. */
 static size_t
@@ -131,9 +132,10 @@ producer_init(struct client *client)
     size_t rounds = WRITE_SIZE / message_size / keys + 1;
     if (message_size + 256 > SLOTS_MAX_BYTES / keys) {
         wire_buffer_fini(&buffer);
-        return connection_fail(&client->connection, "bodies of %llu bytes for %llu queues each: "
-                               "use more producers", (unsigned long long)run->options->size,
-                               (unsigned long long)keys);
+        return connection_fail(&client->connection,
+                               "bodies of %llu bytes for %llu queues each: "
+                               "use more producers",
+                               (unsigned long long)run->options->size, (unsigned long long)keys);
     }
     producer->slot_count = rounds * keys;
     producer->slot_start = calloc(producer->slot_count + 1, sizeof(size_t));
@@ -144,8 +146,8 @@ producer_init(struct client *client)
     }
     size_t largest = 0;
     for (size_t i = 0; i < producer->slot_count; i++) {
-        uint64_t queue = (client->index + i % keys * run->options->producers)
-                         % run->topology.queues;
+        uint64_t queue =
+            (client->index + i % keys * run->options->producers) % run->topology.queues;
         topology_routing_key(&run->topology, queue, key);
         producer->slot_body[i] = encode_message(&buffer, client, key);
         producer->slot_start[i + 1] = buffer.size;
@@ -169,7 +171,8 @@ producer_fini(struct client *client)
     free(producer->is_settled);
 }
 
-/* --- Sending ----------------------------------------------------------------------------------- */
+/* --- Sending -----------------------------------------------------------------------------------
+ */
 
 /* When message number n (from 0) is due. */
 static uint64_t
@@ -256,9 +259,9 @@ batch_send(struct client *client)
 {
     struct producer *producer = &client->producer;
     while (producer->pending_start < producer->pending_end) {
-        ssize_t n = send(client->connection.fd, producer->slots + producer->pending_start,
-                         producer->pending_end - producer->pending_start,
-                         MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n =
+            send(client->connection.fd, producer->slots + producer->pending_start,
+                 producer->pending_end - producer->pending_start, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0) {
             if (errno == EINTR)
                 continue;
@@ -339,7 +342,8 @@ producer_stop(struct client *client)
     producer->pending_start = producer->pending_end;
 }
 
-/* --- Confirms ---------------------------------------------------------------------------------- */
+/* --- Confirms ----------------------------------------------------------------------------------
+ */
 
 /* Settles one delivery if it is not settled yet. */
 static void
@@ -368,8 +372,10 @@ confirm_received(struct client *client, struct wire_reader reader, bool is_nack,
     if (tag == 0 && multiple)
         tag = producer->started; /* 0 means all outstanding */
     if (reader.failed || producer->sent_at == NULL || tag == 0 || tag > producer->started)
-        return connection_fail(&client->connection, "the server confirmed a message that was not "
-                               "published (delivery tag %llu)", (unsigned long long)tag);
+        return connection_fail(&client->connection,
+                               "the server confirmed a message that was not "
+                               "published (delivery tag %llu)",
+                               (unsigned long long)tag);
     if (multiple) {
         for (uint64_t t = producer->oldest; t <= tag; t++)
             settle(client, t, is_nack, now);

@@ -99,10 +99,10 @@ json_latency(const char *name, const struct histogram *h)
     if (h->count == 0)
         return;
     printf(",\"%s\":{\"count\":%llu,\"min\":%.6f,\"mean\":%.6f,\"p50\":%.6f,\"p90\":%.6f,"
-           "\"p99\":%.6f,\"p99.9\":%.6f,\"max\":%.6f}", name, (unsigned long long)h->count,
-           ms(h->min), (double)h->sum / (double)h->count / 1e6, ms(histogram_quantile(h, 0.5)),
-           ms(histogram_quantile(h, 0.9)), ms(histogram_quantile(h, 0.99)),
-           ms(histogram_quantile(h, 0.999)), ms(h->max));
+           "\"p99\":%.6f,\"p99.9\":%.6f,\"max\":%.6f}",
+           name, (unsigned long long)h->count, ms(h->min), (double)h->sum / (double)h->count / 1e6,
+           ms(histogram_quantile(h, 0.5)), ms(histogram_quantile(h, 0.9)),
+           ms(histogram_quantile(h, 0.99)), ms(histogram_quantile(h, 0.999)), ms(h->max));
 }
 
 static void

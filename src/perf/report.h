@@ -14,11 +14,11 @@ struct totals {
 };
 
 struct result {
-    struct totals counted; /* within the measured time */
+    struct totals counted;                                         /* within the measured time */
     double published_seconds, confirmed_seconds, consumed_seconds; /* that the counts took */
-    struct histogram latency, confirm_latency; /* ns; empty if not asked for */
+    struct histogram latency, confirm_latency;                     /* ns; empty if not asked for */
     double publish_cpu_ns, consume_cpu_ns; /* of the client, for each message; 0: not known */
-    bool knows_lost; /* whether the next three mean something */
+    bool knows_lost;                       /* whether the next three mean something */
     uint64_t lost, surplus;
     bool is_verified; /* what arrived is exactly what was sent, by the sums of their numbers */
     bool was_interrupted;

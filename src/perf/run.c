@@ -81,7 +81,8 @@ run_totals(const struct run *run)
     return totals;
 }
 
-/* --- Clients and workers ----------------------------------------------------------------------- */
+/* --- Clients and workers -----------------------------------------------------------------------
+ */
 
 static int
 client_open(struct client *client)
@@ -151,8 +152,8 @@ worker_init(struct worker *worker)
 static int
 workers_start(struct run *run)
 {
-    size_t count = run->options->threads < run->client_count ? run->options->threads
-                                                             : run->client_count;
+    size_t count =
+        run->options->threads < run->client_count ? run->options->threads : run->client_count;
     run->workers = calloc(count, sizeof(*run->workers));
     if (!run->workers)
         return run_error(run, "", "out of memory");
@@ -224,7 +225,8 @@ run_free(struct run *run)
     free(run->clients);
 }
 
-/* --- The course of a run ----------------------------------------------------------------------- */
+/* --- The course of a run -----------------------------------------------------------------------
+ */
 
 /* Waits until something happens or the time has come. */
 static void
@@ -351,7 +353,8 @@ course_follow(struct course *course)
     course->at_end = run_totals(run);
 }
 
-/* --- The result -------------------------------------------------------------------------------- */
+/* --- The result --------------------------------------------------------------------------------
+ */
 
 /* From the start to the last event of a kind, in seconds. */
 static double
@@ -459,7 +462,8 @@ course_result(const struct course *course, struct result *result)
     }
 }
 
-/* --- All of it --------------------------------------------------------------------------------- */
+/* --- All of it ---------------------------------------------------------------------------------
+ */
 
 /* Opens, runs, closes. 0 with the result, or -1 with run->error. */
 static int

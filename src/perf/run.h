@@ -49,20 +49,21 @@ counter_get(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* --- Producers --------------------------------------------------------------------------------- */
+/* --- Producers ---------------------------------------------------------------------------------
+ */
 
 /* The messages stand encoded in a ring of slots, one behind the other, so that a batch is one
  * contiguous write; only number and time in the bodies change from round to round. */
 struct producer {
     uint8_t *slots;
-    size_t *slot_start;  /* slot_count + 1 of them */
-    size_t *slot_body;   /* where the body begins */
+    size_t *slot_start; /* slot_count + 1 of them */
+    size_t *slot_body;  /* where the body begins */
     size_t slot_count, cursor, slots_per_write;
     size_t pending_start, pending_end; /* bytes of the batch the kernel has not taken yet */
     uint64_t pending_messages;
 
-    uint64_t started; /* messages put into batches */
-    uint64_t limit;   /* of messages to publish */
+    uint64_t started;             /* messages put into batches */
+    uint64_t limit;               /* of messages to publish */
     double interval_ns, phase_ns; /* of the schedule; interval 0: none */
     uint64_t last_tick;           /* when the schedule was last looked at */
     uint64_t blocked_since;       /* connection.blocked; 0: not */
@@ -74,7 +75,8 @@ struct producer {
     bool *is_settled;
 };
 
-/* --- Consumers --------------------------------------------------------------------------------- */
+/* --- Consumers ---------------------------------------------------------------------------------
+ */
 
 struct consumer {
     uint64_t queue_count, subscribed;
@@ -84,18 +86,19 @@ struct consumer {
     uint64_t unacknowledged;
 };
 
-/* --- Clients and workers ----------------------------------------------------------------------- */
+/* --- Clients and workers -----------------------------------------------------------------------
+ */
 
 struct client {
     struct counters counters;
     struct run *run;
     struct connection connection;
     bool is_producer;
-    bool wants_output; /* the socket is full */
-    bool is_finished;  /* a producer that has sent, and been confirmed, everything */
-    bool is_counted;   /* among run->ready */
-    uint32_t index;    /* among its kind */
-    uint32_t interest; /* the epoll events asked for */
+    bool wants_output;         /* the socket is full */
+    bool is_finished;          /* a producer that has sent, and been confirmed, everything */
+    bool is_counted;           /* among run->ready */
+    uint32_t index;            /* among its kind */
+    uint32_t interest;         /* the epoll events asked for */
     struct histogram *latency; /* NULL: not asked for */
     struct producer producer;
     struct consumer consumer;
@@ -118,7 +121,7 @@ struct run {
     struct worker *workers;
     size_t worker_count;
 
-    int event_fd; /* written when something happens that the main thread waits for */
+    int event_fd;              /* written when something happens that the main thread waits for */
     _Atomic uint64_t start_ns; /* 0: not yet: producers wait */
     _Atomic uint64_t measure_from_ns;
     _Atomic uint64_t ready, producers_finished;
@@ -145,7 +148,8 @@ uint64_t producer_step(struct client *client, uint64_t now);
 int producer_init(struct client *client);
 void producer_fini(struct client *client);
 
-/* When the run stops in the middle of a batch: leaves what is needed to end it in connection.out. */
+/* When the run stops in the middle of a batch: leaves what is needed to end it in connection.out.
+ */
 void producer_stop(struct client *client);
 
 /* Handle what has been received. 0, or -1 with connection.error. */

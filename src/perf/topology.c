@@ -37,8 +37,8 @@ topology_channel(struct topology *topology, struct connection *connection)
     return connection_open_channel(connection, ++topology->next_channel);
 }
 
-/* Whether the last question failed because the thing does not exist; the channel is gone then, a new
- * one is opened. */
+/* Whether the last question failed because the thing does not exist; the channel is gone then, a
+ * new one is opened. */
 static bool
 was_not_found(struct topology *topology, struct connection *connection)
 {
@@ -225,8 +225,8 @@ int
 topology_make(struct topology *topology, const struct options *options,
               struct connection *connection)
 {
-    *topology = (struct topology){.options = options, .queues = options->queues,
-                                  .exchange_type = options->exchange_type};
+    *topology = (struct topology){
+        .options = options, .queues = options->queues, .exchange_type = options->exchange_type};
     if (options->fanout) {
         topology->exchange_type = "fanout";
         snprintf(topology->exchange, sizeof(topology->exchange), "%s-fanout",

@@ -86,8 +86,8 @@ host_and_port_parse(struct uri *uri, const char *from, const char *end)
 int
 uri_parse(struct uri *uri, const char *text, char *error, size_t error_size)
 {
-    *uri = (struct uri){.user = "guest", .password = "guest", .host = "127.0.0.1",
-                        .port = "5672", .vhost = "/"};
+    *uri = (struct uri){
+        .user = "guest", .password = "guest", .host = "127.0.0.1", .port = "5672", .vhost = "/"};
     if (strncasecmp(text, "amqps://", 8) == 0) {
         snprintf(error, error_size, "amqps:// (TLS) is not supported: measure the plain listener");
         return -1;
@@ -115,8 +115,10 @@ uri_parse(struct uri *uri, const char *text, char *error, size_t error_size)
     if (ok && slash)
         ok = part_decode(uri->vhost, slash + 1, end);
     if (!ok) {
-        snprintf(error, error_size, "\"%s\" is not an address of the form "
-                 "amqp://user:password@host:port/vhost", text);
+        snprintf(error, error_size,
+                 "\"%s\" is not an address of the form "
+                 "amqp://user:password@host:port/vhost",
+                 text);
         return -1;
     }
     return 0;

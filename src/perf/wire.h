@@ -17,9 +17,9 @@ enum {
     FRAME_BODY = 3,
     FRAME_HEARTBEAT = 8,
     FRAME_END = 0xce,
-    FRAME_HEAD_SIZE = 7,      /* type, channel, payload size */
-    FRAME_OVERHEAD = 8,       /* the head and the end octet */
-    FRAME_MIN_SIZE = 4096,    /* the least frame-max a peer may ask for (4.2.3) */
+    FRAME_HEAD_SIZE = 7,   /* type, channel, payload size */
+    FRAME_OVERHEAD = 8,    /* the head and the end octet */
+    FRAME_MIN_SIZE = 4096, /* the least frame-max a peer may ask for (4.2.3) */
 };
 
 /* Class and method id as they stand on the wire: class in the upper half. */
@@ -105,7 +105,8 @@ wire_put_u64(uint8_t *at, uint64_t value)
     memcpy(at, &value, sizeof(value));
 }
 
-/* --- Building ---------------------------------------------------------------------------------- */
+/* --- Building ----------------------------------------------------------------------------------
+ */
 
 /* A growing buffer of bytes to send. Out of memory ends the program: it has nothing to save. */
 struct wire_buffer {
@@ -138,7 +139,8 @@ void wire_frame_begin(struct wire_buffer *buffer, uint8_t type, uint16_t channel
 void wire_method_begin(struct wire_buffer *buffer, uint16_t channel, enum method_id method);
 void wire_frame_end(struct wire_buffer *buffer);
 
-/* --- Reading ----------------------------------------------------------------------------------- */
+/* --- Reading -----------------------------------------------------------------------------------
+ */
 
 /* The fields of a payload, read one after the other. A field that is not there reads as zero or
  * empty, and the reader remembers that it failed. */

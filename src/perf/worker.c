@@ -26,7 +26,8 @@ static void
 worker_interest(struct worker *worker, struct client *client)
 {
     size_t unsent = client->connection.out.size - client->connection.out_sent;
-    uint32_t events = (client->wants_output ? EPOLLOUT : 0u) | (unsent < OUTPUT_LIMIT ? EPOLLIN : 0u);
+    uint32_t events =
+        (client->wants_output ? EPOLLOUT : 0u) | (unsent < OUTPUT_LIMIT ? EPOLLIN : 0u);
     if (events == client->interest)
         return;
     struct epoll_event event = {.events = events, .data.ptr = client};

@@ -34,7 +34,8 @@ struct storage {
     bool has_vhost;
 };
 
-/* --- The journal: messages to and from the log ------------------------------------------------------- */
+/* --- The journal: messages to and from the log
+ * ------------------------------------------------------- */
 
 /* The owner's flags of a log record: the message's flags, and above them its priority. */
 enum { PRIORITY_SHIFT = 8 };
@@ -182,7 +183,8 @@ journal_returned(void *context, uint64_t queue_id, uint64_t message_id, uint32_t
               "a redelivery was not written: its count may be too low after a restart");
 }
 
-/* --- Definitions ---------------------------------------------------------------------------------------- */
+/* --- Definitions
+ * ---------------------------------------------------------------------------------------- */
 
 static struct definition
 definition_of(const struct catalogue_event *event)
@@ -230,7 +232,8 @@ on_change(void *context, const struct catalogue_event *event)
     /* A failure is reported by definitions_durable's callback, which ends the broker. */
 }
 
-/* --- Restoring the definitions ----------------------------------------------------------------------------- */
+/* --- Restoring the definitions
+ * ----------------------------------------------------------------------------- */
 
 static struct slice
 id_of_record(const void *value)
@@ -294,10 +297,8 @@ restore_exchange(struct storage *storage, struct vhost *vhost, const struct defi
     struct exchange *exchange = exchange_find(catalogue, vhost, definition->name);
     if (!exchange_needs_delay_store(exchange))
         return 0;
-    int status =
-        queue_new_delay_store(next_shard(storage), vhost, exchange, definition->queue_id);
-    return status != 0 ? status
-                       : map_insert(&storage->queues, exchange_delay_store(exchange));
+    int status = queue_new_delay_store(next_shard(storage), vhost, exchange, definition->queue_id);
+    return status != 0 ? status : map_insert(&storage->queues, exchange_delay_store(exchange));
 }
 
 static int
@@ -349,7 +350,8 @@ restore_definition(void *context, const struct definition *definition)
     return status;
 }
 
-/* --- Restoring the messages --------------------------------------------------------------------------------- */
+/* --- Restoring the messages
+ * --------------------------------------------------------------------------------- */
 
 static struct queue_record *
 record_of(struct storage *storage, uint64_t id)
@@ -399,7 +401,8 @@ note(void *context, const char *text)
     log_warn("message log", LOG_STR("note", text));
 }
 
-/* --- Becoming durable ---------------------------------------------------------------------------------------- */
+/* --- Becoming durable
+ * ---------------------------------------------------------------------------------------- */
 
 /* Nothing can be promised any more: what was confirmed is on disk, and the next start finds it. */
 static void
@@ -431,7 +434,8 @@ definitions_became_durable(void *context)
         loop_wake(&storage->server->workers[i].loop);
 }
 
-/* --- Opening and closing ---------------------------------------------------------------------------------------- */
+/* --- Opening and closing
+ * ---------------------------------------------------------------------------------------- */
 
 static int
 make_directory(const char *path, char error[STORAGE_TEXT_SIZE])

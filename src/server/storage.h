@@ -1,6 +1,6 @@
-/* Storage: what joins the broker to its data directory. At the start the catalogue and the queues are
- * made again from the definitions and the log; from then on every durable change and every persistent
- * message goes there. */
+/* Storage: what joins the broker to its data directory. At the start the catalogue and the queues
+ * are made again from the definitions and the log; from then on every durable change and every
+ * persistent message goes there. */
 #ifndef SERVER_STORAGE_H
 #define SERVER_STORAGE_H
 

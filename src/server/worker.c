@@ -11,7 +11,8 @@
 #include "base/log.h"
 #include "session/channel.h"
 
-/* --- Handing connections over ----------------------------------------------------------------------- */
+/* --- Handing connections over
+ * ----------------------------------------------------------------------- */
 
 static void
 hand_over(struct worker *worker, int fd, const struct address *peer)
@@ -65,7 +66,8 @@ on_accept(struct listener *listener, int fd, const struct address *peer)
         hand_over(fewest, fd, peer);
 }
 
-/* --- The turn ------------------------------------------------------------------------------------------ */
+/* --- The turn
+ * ------------------------------------------------------------------------------------------ */
 
 static bool
 has_mail(void *context)
@@ -156,7 +158,8 @@ run_thread(void *context)
     return NULL;
 }
 
-/* --- The server ---------------------------------------------------------------------------------------- */
+/* --- The server
+ * ---------------------------------------------------------------------------------------- */
 
 int
 server_init(struct server *server, uint32_t threads, const struct session_limits *limits,
@@ -207,8 +210,7 @@ server_run(struct server *server)
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the first thread's */
     for (uint32_t i = 1; i < server->worker_count && status == 0; i++) {
-        status = -pthread_create(&server->workers[i].thread, NULL, run_thread,
-                                 &server->workers[i]);
+        status = -pthread_create(&server->workers[i].thread, NULL, run_thread, &server->workers[i]);
         server->workers[i].is_started = status == 0;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -244,8 +246,8 @@ server_end_sessions(struct server *server)
             session_host_end(&server->workers[i].host);
         shard_flush(server->workers[i].shard);
     }
-    /* What the sessions gave back is for queues of other shards, too: mail goes to and fro until all
-     * is where it belongs. */
+    /* What the sessions gave back is for queues of other shards, too: mail goes to and fro until
+     * all is where it belongs. */
     for (int round = 0; round < 3; round++) {
         for (uint32_t i = 0; i < server->worker_count; i++) {
             (void)shard_run(server->workers[i].shard);

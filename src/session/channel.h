@@ -16,13 +16,13 @@ struct consumer {
     struct list owing_link; /* in connection->owing */
     struct list want_link;  /* in channel->wanting */
     struct channel *channel;
-    uint32_t number;       /* slot and generation */
+    uint32_t number; /* slot and generation */
     struct ref queue, subscription;
-    uint32_t owed_bytes;   /* delivered, and not yet reported to the queue */
-    int64_t timeout_ms;    /* its deliveries are to be settled within; 0: no limit */
+    uint32_t owed_bytes; /* delivered, and not yet reported to the queue */
+    int64_t timeout_ms;  /* its deliveries are to be settled within; 0: no limit */
     bool no_ack, is_cancelling, is_reply_to;
     uint8_t tag_size;
-    char tag[];            /* consumer tag */
+    char tag[]; /* consumer tag */
 };
 
 struct consumer_slot {
@@ -57,33 +57,34 @@ struct channel {
     struct connection *connection;
     uint16_t number;
     uint8_t mode;
-    bool is_closing;   /* channel.close is sent; all but its answer is ignored */
+    bool is_closing; /* channel.close is sent; all but its answer is ignored */
     bool is_flow_noted;
-    struct ref ref;    /* as a client of queues */
-    struct list confirm_link;  /* in connection->confirming */
-    struct list written_link;  /* in host->written */
-    struct list publish_link;  /* in connection->half_published */
+    struct ref ref;           /* as a client of queues */
+    struct list confirm_link; /* in connection->confirming */
+    struct list written_link; /* in host->written */
+    struct list publish_link; /* in connection->half_published */
     struct publish publish;
     struct route_hint route_hint;
     struct pending pending;
-    struct slice last_queue;   /* declared last; owned */
+    struct slice last_queue; /* declared last; owned */
     /* Consumers. */
     struct consumer_slot *consumers;
     uint32_t consumer_capacity, consumer_count;
     uint32_t next_consumer_slot;
-    uint16_t prefetch;         /* for consumers to come */
-    uint16_t global_prefetch;  /* 0: none */
-    uint32_t granted;          /* leave given to metered subscriptions and not used */
-    uint32_t got;              /* unsettled messages of basic.get: no consumer's */
-    struct list wanting;       /* consumers whose queue asked for leave */
-    char *reply_to;            /* the name for direct replies, or NULL: no consumer for them */
+    uint16_t prefetch;        /* for consumers to come */
+    uint16_t global_prefetch; /* 0: none */
+    uint32_t granted;         /* leave given to metered subscriptions and not used */
+    uint32_t got;             /* unsettled messages of basic.get: no consumer's */
+    struct list wanting;      /* consumers whose queue asked for leave */
+    char *reply_to;           /* the name for direct replies, or NULL: no consumer for them */
     struct unacked unacked;
     struct timer settle_timer; /* set: it is looked whether deliveries are past their deadline */
     struct confirms confirms;
     struct transaction *transaction;
 };
 
-/* --- Life (channel.c) ----------------------------------------------------------------------------------- */
+/* --- Life (channel.c)
+ * ----------------------------------------------------------------------------------- */
 
 /* channel.open. NULL: out of memory. */
 struct channel *channel_new(struct connection *connection, uint16_t number);
@@ -108,7 +109,8 @@ void channel_flush_confirms(struct channel *channel);
 PRINTF_LIKE(3, 4)
 int channel_error(struct amqp_error *error, uint16_t code, const char *format, ...);
 
-/* --- Publishing (publish.c) --------------------------------------------------------------------------------- */
+/* --- Publishing (publish.c)
+ * --------------------------------------------------------------------------------- */
 
 int publish_begin(struct channel *channel, const struct amqp_basic_publish *method,
                   struct amqp_error *error);
@@ -129,7 +131,8 @@ int publish_message(struct channel *channel, struct message *message,
 int publish_check_exchange(struct channel *channel, const struct message *message,
                            struct amqp_error *error);
 
-/* --- Methods by class ------------------------------------------------------------------------------------------ */
+/* --- Methods by class
+ * ------------------------------------------------------------------------------------------ */
 
 typedef int channel_handler(struct channel *channel, const union amqp_method *method,
                             struct amqp_error *error);
@@ -137,12 +140,12 @@ typedef int channel_handler(struct channel *channel, const union amqp_method *me
 channel_handler exchange_declare_method, exchange_delete_method, exchange_bind_method,
     exchange_unbind_method, queue_declare_method, queue_bind_method, queue_unbind_method,
     queue_purge_method, queue_delete_method, basic_qos_method, basic_consume_method,
-    basic_cancel_method, basic_get_method, basic_ack_method, basic_nack_method,
-    basic_reject_method, basic_recover_method, basic_recover_async_method, confirm_select_method,
-    tx_select_method, tx_commit_method, tx_rollback_method;
+    basic_cancel_method, basic_get_method, basic_ack_method, basic_nack_method, basic_reject_method,
+    basic_recover_method, basic_recover_async_method, confirm_select_method, tx_select_method,
+    tx_commit_method, tx_rollback_method;
 
-/* Sends mail that is answered; the connection waits until then. The pending request is filled by the
- * caller before. */
+/* Sends mail that is answered; the connection waits until then. The pending request is filled by
+ * the caller before. */
 void channel_ask(struct channel *channel, struct mail *mail);
 
 /* The answer came: the connection goes on. */
@@ -151,7 +154,8 @@ void channel_answered(struct channel *channel);
 /* The answer is this error. */
 void channel_fail_pending(struct channel *channel, struct amqp_error *error);
 
-/* --- Queues (channel_queue.c) ------------------------------------------------------------------------------------ */
+/* --- Queues (channel_queue.c)
+ * ------------------------------------------------------------------------------------ */
 
 /* Finds a queue for an operation: an empty name is the one declared last. The result is its address
  * and a copy of what is needed. */
@@ -170,7 +174,8 @@ struct slice channel_make_name(struct channel *channel, const char *prefix, char
 void queue_replied(struct channel *channel, const struct mail *mail);
 int no_queue(struct channel *channel, struct slice name, struct amqp_error *error);
 
-/* --- Consuming (consumer.c, deliver.c) ------------------------------------------------------------------------------ */
+/* --- Consuming (consumer.c, deliver.c)
+ * ------------------------------------------------------------------------------ */
 
 struct consumer *consumer_new(struct channel *channel, struct slice tag);
 struct consumer *channel_consumer(struct channel *channel, uint32_t number);
@@ -198,7 +203,8 @@ void channel_grant(struct channel *channel);
 void channel_settle(struct channel *channel, struct unacked_entry *entry,
                     enum settle_outcome outcome);
 
-/* --- Transactions (transaction.c) ------------------------------------------------------------------------------------- */
+/* --- Transactions (transaction.c)
+ * ------------------------------------------------------------------------------------- */
 
 int transaction_publish(struct channel *channel, struct message *message, bool mandatory,
                         struct amqp_error *error);
@@ -212,7 +218,8 @@ bool transaction_is_committing(const struct channel *channel);
 void transaction_confirmed(struct channel *channel, bool is_accepted);
 void transaction_free(struct channel *channel);
 
-/* --- Direct reply-to (reply_to.c) ------------------------------------------------------------------------------------------ */
+/* --- Direct reply-to (reply_to.c)
+ * ------------------------------------------------------------------------------------------ */
 
 #define REPLY_TO_NAME "amq.rabbitmq.reply-to"
 
@@ -222,8 +229,8 @@ bool is_reply_to_name(struct slice name);
 /* Is the channel that waits for replies under this name still there? */
 bool reply_to_exists(struct channel *channel, struct slice name);
 
-/* Sends a reply (one reference is given away). False: nobody waits under that name; the reference is
- * then still the caller's. */
+/* Sends a reply (one reference is given away). False: nobody waits under that name; the reference
+ * is then still the caller's. */
 bool reply_to_publish(struct channel *channel, struct slice name, struct message *message);
 
 /* basic.consume on the pseudo queue. */

@@ -48,8 +48,7 @@ exchange_declare_method(struct channel *channel, const union amqp_method *method
     bool created;
     catalogue_lock(catalogue);
     int status = exchange_declare(catalogue, connection->vhost, &declaration, &created, error);
-    if (status == 0 && created
-        && give_delay_store(channel, declaration.name) != 0) {
+    if (status == 0 && created && give_delay_store(channel, declaration.name) != 0) {
         struct amqp_error ignored;
         if (exchange_delete(catalogue, connection->vhost, declaration.name, false, &ignored) != 0)
             connection_break(connection, "out of memory");

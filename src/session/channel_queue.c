@@ -6,12 +6,14 @@
 #include "broker/queue.h"
 #include "session/channel.h"
 
-/* --- Names -------------------------------------------------------------------------------------------- */
+/* --- Names
+ * -------------------------------------------------------------------------------------------- */
 
 struct slice
 channel_make_name(struct channel *channel, const char *prefix, char name[64])
 {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     uint8_t random[22];
     size_t size = strlen(prefix);
     (void)channel;
@@ -54,7 +56,8 @@ remember_last(struct channel *channel, struct slice name)
     channel->last_queue = kept;
 }
 
-/* --- Finding ------------------------------------------------------------------------------------------ */
+/* --- Finding
+ * ------------------------------------------------------------------------------------------ */
 
 int
 no_queue(struct channel *channel, struct slice name, struct amqp_error *error)
@@ -110,7 +113,8 @@ channel_find_queue(struct channel *channel, struct slice *name, struct found_que
     return is_locked ? locked_queue(channel, *name, error) : 0;
 }
 
-/* --- queue.declare --------------------------------------------------------------------------------------- */
+/* --- queue.declare
+ * --------------------------------------------------------------------------------------- */
 
 static void
 send_declare_ok(struct channel *channel, struct slice name, uint64_t messages, uint64_t consumers)
@@ -180,11 +184,12 @@ check_flag(struct channel *channel, struct slice name, const char *flag, bool re
 {
     if (received == current)
         return 0;
-    return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
-                         "inequivalent arg '%s' for queue '%.*s' in vhost '%.*s': received '%s' but "
-                         "current is '%s'",
-                         flag, SLICE_ARGS(name), SLICE_ARGS(vhost_name(channel->connection->vhost)),
-                         received ? "true" : "false", current ? "true" : "false");
+    return channel_error(
+        error, AMQP_REPLY_PRECONDITION_FAILED,
+        "inequivalent arg '%s' for queue '%.*s' in vhost '%.*s': received '%s' but "
+        "current is '%s'",
+        flag, SLICE_ARGS(name), SLICE_ARGS(vhost_name(channel->connection->vhost)),
+        received ? "true" : "false", current ? "true" : "false");
 }
 
 /* With the catalogue locked: may this declaration mean the queue that there is? */
@@ -203,8 +208,8 @@ check_same(struct channel *channel, const struct queue_record *record,
                       record->auto_delete, error)
                != 0)
         return -1;
-    return queue_arguments_check_equivalent(record->arguments, declaration->arguments,
-                                            record->name, vhost_name(connection->vhost), error);
+    return queue_arguments_check_equivalent(record->arguments, declaration->arguments, record->name,
+                                            vhost_name(connection->vhost), error);
 }
 
 /* Asks the queue for its counts, for queue.declare-ok. */
@@ -223,8 +228,7 @@ ask_counts(struct channel *channel, struct slice name, struct ref queue, bool no
 }
 
 static int
-declare_passive(struct channel *channel, struct slice name, bool no_wait,
-                struct amqp_error *error)
+declare_passive(struct channel *channel, struct slice name, bool no_wait, struct amqp_error *error)
 {
     struct found_queue found;
     if (name.size > 0 && is_reply_to_name(name)) {
@@ -293,7 +297,8 @@ queue_declare_method(struct channel *channel, const union amqp_method *method,
     return 0;
 }
 
-/* --- queue.bind and unbind ----------------------------------------------------------------------------------- */
+/* --- queue.bind and unbind
+ * ----------------------------------------------------------------------------------- */
 
 /* A new queue of a recent-history exchange gets what the exchange remembers. */
 static void
@@ -386,15 +391,16 @@ queue_unbind_method(struct channel *channel, const union amqp_method *method,
     return 0;
 }
 
-/* --- queue.purge and delete -------------------------------------------------------------------------------------- */
+/* --- queue.purge and delete
+ * -------------------------------------------------------------------------------------- */
 
 /* Asks a queue to do something; the answer comes to queue_replied. */
 static int
 ask_queue(struct channel *channel, struct mail *mail, uint32_t method_id, struct slice name,
           bool no_wait)
 {
-    channel->pending = (struct pending){
-        .method_id = method_id, .no_wait = no_wait, .queue_name = copy(name)};
+    channel->pending =
+        (struct pending){.method_id = method_id, .no_wait = no_wait, .queue_name = copy(name)};
     if (channel->pending.queue_name.data == NULL)
         connection_break(channel->connection, "out of memory");
     else

@@ -52,7 +52,8 @@ confirms_add(struct confirms *confirms, uint32_t answers, bool awaits_disk)
     if (confirms->next - confirms->base == confirms->capacity && grow(confirms) != 0)
         return 0;
     uint64_t number = confirms->next++;
-    *slot_at(confirms, number) = (struct confirm_slot){.answers = answers, .awaits_disk = awaits_disk};
+    *slot_at(confirms, number) =
+        (struct confirm_slot){.answers = answers, .awaits_disk = awaits_disk};
     if (answers == 0) { /* done, but others before it are not */
         slot_at(confirms, number)->answers = 1;
         if (confirms_answer(confirms, number, true) != 0)
@@ -95,8 +96,8 @@ confirms_answer(struct confirms *confirms, uint64_t number, bool is_accepted)
 int
 confirms_durable(struct confirms *confirms, uint64_t number)
 {
-    uint64_t first = confirms->on_disk + 1 > confirms->base ? confirms->on_disk + 1
-                                                            : confirms->base;
+    uint64_t first =
+        confirms->on_disk + 1 > confirms->base ? confirms->on_disk + 1 : confirms->base;
     int status = 0;
     confirms->on_disk = number;
     for (uint64_t i = first; i <= number && i < confirms->next && status == 0; i++)
@@ -111,8 +112,8 @@ report_front(struct confirms *confirms, struct confirm_report *report)
 {
     uint64_t first = confirms->reported + 1;
     if (first < confirms->base) { /* done without a slot: accepted */
-        *report = (struct confirm_report){
-            .number = confirms->base - 1, .multiple = first < confirms->base - 1};
+        *report = (struct confirm_report){.number = confirms->base - 1,
+                                          .multiple = first < confirms->base - 1};
         confirms->reported = confirms->base - 1;
         return true;
     }
@@ -136,8 +137,8 @@ report_front(struct confirms *confirms, struct confirm_report *report)
     if (unreported == 0)
         return false;
     /* A run may include some that were reported early: the client has forgotten those already. */
-    *report = (struct confirm_report){
-        .number = end - 1, .multiple = !is_one, .is_refused = is_refused};
+    *report =
+        (struct confirm_report){.number = end - 1, .multiple = !is_one, .is_refused = is_refused};
     return true;
 }
 

@@ -21,13 +21,13 @@ struct confirm_slot {
 };
 
 struct confirms {
-    uint64_t next;  /* number of the next publish; 0: confirms are not selected */
-    uint64_t base;  /* number of the first slot; all before it are done */
-    uint64_t reported; /* all up to this one are reported */
+    uint64_t next;              /* number of the next publish; 0: confirms are not selected */
+    uint64_t base;              /* number of the first slot; all before it are done */
+    uint64_t reported;          /* all up to this one are reported */
     struct confirm_slot *slots; /* ring */
     uint32_t capacity;
     uint64_t on_disk; /* all up to this one are durable as far as they have to be */
-    uint64_t *early; /* done before others that came before them */
+    uint64_t *early;  /* done before others that came before them */
     uint32_t early_count, early_capacity;
 };
 
@@ -44,8 +44,8 @@ MUST_CHECK int confirms_durable(struct confirms *confirms, uint64_t number);
 /* One answer for that message came. -ENOMEM: it cannot be noted, so the channel is useless. */
 MUST_CHECK int confirms_answer(struct confirms *confirms, uint64_t number, bool is_accepted);
 
-/* What to tell the client next: true with basic.ack or basic.nack for `number` (and, if multiple, all
- * before it that were not reported); false when there is nothing. */
+/* What to tell the client next: true with basic.ack or basic.nack for `number` (and, if multiple,
+ * all before it that were not reported); false when there is nothing. */
 struct confirm_report {
     uint64_t number;
     bool multiple, is_refused;

@@ -1,8 +1,8 @@
 /* Connections: reading frames, handing them to their channels, sending what is queued, ending.
  *
- * Frames are parsed where they were read, in the thread's read buffer. Only the rest of a frame that
- * has not come whole is kept with the connection; the payload of a body frame goes into its message
- * as it comes. So an idle connection holds no buffer. */
+ * Frames are parsed where they were read, in the thread's read buffer. Only the rest of a frame
+ * that has not come whole is kept with the connection; the payload of a body frame goes into its
+ * message as it comes. So an idle connection holds no buffer. */
 #include "session/connection.h"
 
 #include <stdlib.h>
@@ -15,7 +15,8 @@
 static void on_events(struct io *io, uint32_t events);
 static void parse(struct connection *connection, const uint8_t *data, size_t size);
 
-/* --- Sending ---------------------------------------------------------------------------------------- */
+/* --- Sending
+ * ---------------------------------------------------------------------------------------- */
 
 void
 connection_break(struct connection *connection, const char *reason)
@@ -60,7 +61,8 @@ connection_reserve(struct connection *connection, size_t size)
     return room;
 }
 
-/* --- Frames ------------------------------------------------------------------------------------------ */
+/* --- Frames
+ * ------------------------------------------------------------------------------------------ */
 
 static void
 fail(struct connection *connection, uint16_t code, const char *text)
@@ -277,9 +279,8 @@ bad_frame(struct connection *connection, enum amqp_frame_result result, const ui
                        connection->frame_max - AMQP_FRAME_OVERHEAD);
         break;
     case AMQP_FRAME_BAD_END:
-        amqp_error_set(&error, AMQP_REPLY_FRAME_ERROR,
-                       "type %u: {invalid_frame_end_marker,%u}", data[0],
-                       data[payload + AMQP_FRAME_HEADER_SIZE]);
+        amqp_error_set(&error, AMQP_REPLY_FRAME_ERROR, "type %u: {invalid_frame_end_marker,%u}",
+                       data[0], data[payload + AMQP_FRAME_HEADER_SIZE]);
         break;
     default:
         amqp_error_set(&error, AMQP_REPLY_FRAME_ERROR, "type %u: unknown_frame", data[0]);
@@ -332,7 +333,7 @@ keep_rest(struct connection *connection, const uint8_t *data, size_t size)
     buffer_free(&connection->input);
     if (size > 0 && buffer_append(&connection->input, data, size) != 0)
         connection_break(connection, "out of memory");
-    LIST_FOR_EACH(node, &connection->half_published)
+    LIST_FOR_EACH (node, &connection->half_published)
         if (publish_keep(LIST_ENTRY(node, struct channel, publish_link)) != 0)
             connection_break(connection, "out of memory");
 }
@@ -353,7 +354,8 @@ parse(struct connection *connection, const uint8_t *data, size_t size)
     keep_rest(connection, data, size);
 }
 
-/* --- Input -------------------------------------------------------------------------------------------- */
+/* --- Input
+ * -------------------------------------------------------------------------------------------- */
 
 /* Moves the kept input to the front of the read buffer; its size. */
 static size_t
@@ -383,8 +385,7 @@ read_input(struct connection *connection)
 {
     struct session_host *host = connection->host;
     size_t kept = fetch_input(connection);
-    ssize_t count =
-        stream_read(&connection->stream, host->read_buffer + kept, SESSION_READ_MAX);
+    ssize_t count = stream_read(&connection->stream, host->read_buffer + kept, SESSION_READ_MAX);
     if (count == STREAM_AGAIN)
         return;
     if (count <= 0) {
@@ -411,8 +412,8 @@ connection_resume(struct connection *connection)
 static void
 drain_input(struct connection *connection)
 {
-    ssize_t count = stream_read(&connection->stream, connection->host->read_buffer,
-                                SESSION_READ_MAX);
+    ssize_t count =
+        stream_read(&connection->stream, connection->host->read_buffer, SESSION_READ_MAX);
     if (count == 0 || count == STREAM_ERROR) {
         connection->is_broken = true;
         connection_dirty(connection);
@@ -437,7 +438,8 @@ on_events(struct io *io, uint32_t events)
         connection_break(connection, "the socket broke");
 }
 
-/* --- Timers --------------------------------------------------------------------------------------------- */
+/* --- Timers
+ * --------------------------------------------------------------------------------------------- */
 
 /* Half a heartbeat interval is over. Two intervals without a byte from the client: it is gone. */
 static void
@@ -489,7 +491,8 @@ on_timer(struct timer *timer, int64_t now_ms)
     }
 }
 
-/* --- Beginning and ending ----------------------------------------------------------------------------------- */
+/* --- Beginning and ending
+ * ----------------------------------------------------------------------------------- */
 
 static void
 connection_free(struct connection *connection)
@@ -610,7 +613,9 @@ finish(struct connection *connection)
     atomic_fetch_sub_explicit(&host->connection_count, 1, memory_order_relaxed);
 }
 
-/* --- The host -------------------------------------------------------------------------------------------------- */
+/* --- The host
+ * --------------------------------------------------------------------------------------------------
+ */
 
 int
 session_host_init(struct session_host *host, struct shard *shard, struct loop *loop,
@@ -623,9 +628,9 @@ session_host_init(struct session_host *host, struct shard *shard, struct loop *l
         .limits = *limits,
         .authenticate = authenticate,
         .authenticate_context = authenticate_context,
-        .read_buffer_size = SESSION_READ_MAX
-                            + (limits->frame_max > SESSION_READ_MAX ? limits->frame_max
-                                                                    : SESSION_READ_MAX),
+        .read_buffer_size =
+            SESSION_READ_MAX
+            + (limits->frame_max > SESSION_READ_MAX ? limits->frame_max : SESSION_READ_MAX),
     };
     list_init(&host->connections);
     list_init(&host->dirty);
@@ -672,7 +677,7 @@ session_host_shutdown(struct session_host *host)
     struct amqp_error error = {0};
     amqp_error_set(&error, AMQP_REPLY_CONNECTION_FORCED,
                    "broker forced connection closure with reason 'shutdown'");
-    LIST_FOR_EACH(node, &host->connections)
+    LIST_FOR_EACH (node, &host->connections)
         connection_fail(LIST_ENTRY(node, struct connection, link), &error);
 }
 

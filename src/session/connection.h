@@ -35,10 +35,10 @@ struct connection {
     struct io io;
     struct stream stream;
     struct session_host *host;
-    struct list link;       /* in host->connections or ->finished */
-    struct list dirty_link; /* in host->dirty */
-    struct list owing;      /* consumers whose queue is owed credit */
-    struct list confirming; /* channels with confirms to send */
+    struct list link;           /* in host->connections or ->finished */
+    struct list dirty_link;     /* in host->dirty */
+    struct list owing;          /* consumers whose queue is owed credit */
+    struct list confirming;     /* channels with confirms to send */
     struct list half_published; /* channels that have a basic.publish and no header yet */
     struct output output;
     struct buffer input; /* the start of a frame, or input that waits with the connection */
@@ -57,14 +57,15 @@ struct connection {
     bool is_broken;       /* to be given up at the end of the turn: out of memory, socket error */
     bool has_sent;        /* since the last tick */
     bool is_loopback, has_input_left;
-    uint64_t gate; /* output waits until the definitions are durable up to this change */
-    uint32_t body_left;   /* of a body frame of which a part has come; with its end octet */
+    uint64_t gate;      /* output waits until the definitions are durable up to this change */
+    uint32_t body_left; /* of a body frame of which a part has come; with its end octet */
     uint16_t body_channel;
-    struct timer timer;   /* handshake, heartbeats, closing: what there is in the state */
+    struct timer timer; /* handshake, heartbeats, closing: what there is in the state */
     char *user, *peer;
 };
 
-/* --- Sending: all of them only queue; failure to do so breaks the connection -------------------------- */
+/* --- Sending: all of them only queue; failure to do so breaks the connection
+ * -------------------------- */
 
 /* Sends a method whose encoding needs at most `size` bytes. */
 #define CONNECTION_SEND(connection, channel, class_method, size, ...)                              \
@@ -76,8 +77,8 @@ struct connection {
                           amqp_frame_##class_method(send_room, (size), (channel), &send_method));  \
     } while (0)
 
-/* Room for so many bytes of output, after which output_commit is due; NULL: the connection is broken
- * now. */
+/* Room for so many bytes of output, after which output_commit is due; NULL: the connection is
+ * broken now. */
 uint8_t *connection_reserve(struct connection *connection, size_t size);
 
 /* There is something to do for it at the end of the turn. */
@@ -95,7 +96,8 @@ void connection_gate(struct connection *connection);
 /* Gives the connection up at the end of the turn, without a word to the client. */
 void connection_break(struct connection *connection, const char *reason);
 
-/* --- Ending --------------------------------------------------------------------------------------------- */
+/* --- Ending
+ * --------------------------------------------------------------------------------------------- */
 
 /* A connection error: tells the client, frees its channels and awaits connection.close-ok. */
 void connection_fail(struct connection *connection, const struct amqp_error *error);
@@ -106,7 +108,9 @@ void connection_release(struct connection *connection);
 /* What is queued is sent, then the socket is closed. */
 void connection_end(struct connection *connection);
 
-/* --- Inside ----------------------------------------------------------------------------------------------- */
+/* --- Inside
+ * -----------------------------------------------------------------------------------------------
+ */
 
 /* A method on channel 0; -1 with the error. */
 int connection_method(struct connection *connection, const struct amqp_method_info *info,

@@ -9,7 +9,8 @@
 
 #define SLOT_MASK ((1U << CONSUMER_SLOT_BITS) - 1)
 
-/* --- The channel's consumers ------------------------------------------------------------------------ */
+/* --- The channel's consumers
+ * ------------------------------------------------------------------------ */
 
 struct consumer *
 channel_consumer(struct channel *channel, uint32_t number)
@@ -37,8 +38,7 @@ static struct consumer_slot *
 free_slot(struct channel *channel)
 {
     if (channel->consumer_count == channel->consumer_capacity) {
-        uint32_t capacity =
-            channel->consumer_capacity == 0 ? 2 : 2 * channel->consumer_capacity;
+        uint32_t capacity = channel->consumer_capacity == 0 ? 2 : 2 * channel->consumer_capacity;
         struct consumer_slot *grown = realloc(channel->consumers, capacity * sizeof(*grown));
         if (grown == NULL)
             return NULL;
@@ -62,8 +62,8 @@ consumer_new(struct channel *channel, struct slice tag)
     if (consumer == NULL)
         return NULL;
     consumer->channel = channel;
-    consumer->number = (uint32_t)(slot - channel->consumers)
-                       | (uint32_t)slot->generation << CONSUMER_SLOT_BITS;
+    consumer->number =
+        (uint32_t)(slot - channel->consumers) | (uint32_t)slot->generation << CONSUMER_SLOT_BITS;
     consumer->tag_size = (uint8_t)tag.size;
     memcpy(consumer->tag, tag.data, tag.size);
     list_init(&consumer->owing_link);
@@ -105,7 +105,8 @@ consumers_free(struct channel *channel)
     channel->consumer_capacity = channel->next_consumer_slot = 0;
 }
 
-/* --- basic.consume ------------------------------------------------------------------------------------- */
+/* --- basic.consume
+ * ------------------------------------------------------------------------------------- */
 
 static int
 bad_argument(const struct channel *channel, const char *name, struct slice queue,
@@ -117,7 +118,8 @@ bad_argument(const struct channel *channel, const char *name, struct slice queue
                          complaint);
 }
 
-/* An argument of basic.consume that is an integer: `value` keeps its default when it is not there. */
+/* An argument of basic.consume that is an integer: `value` keeps its default when it is not there.
+ */
 static int
 read_integer(const struct channel *channel, struct slice arguments, const char *name,
              struct slice queue, int64_t *value, struct amqp_error *error)
@@ -234,10 +236,9 @@ subscribed(struct channel *channel, const struct mail *mail)
     }
     consumer_free(consumer);
     if (mail->result == QUEUE_EXCLUSIVE_USE)
-        (void)channel_error(&error, AMQP_REPLY_ACCESS_REFUSED,
-                            "queue '%.*s' in vhost '%.*s' in exclusive use",
-                            SLICE_ARGS(pending->queue_name),
-                            SLICE_ARGS(vhost_name(channel->connection->vhost)));
+        (void)channel_error(
+            &error, AMQP_REPLY_ACCESS_REFUSED, "queue '%.*s' in vhost '%.*s' in exclusive use",
+            SLICE_ARGS(pending->queue_name), SLICE_ARGS(vhost_name(channel->connection->vhost)));
     else if (mail->result == QUEUE_GONE)
         (void)no_queue(channel, pending->queue_name, &error);
     else
@@ -245,7 +246,8 @@ subscribed(struct channel *channel, const struct mail *mail)
     channel_fail_pending(channel, &error);
 }
 
-/* --- basic.cancel ---------------------------------------------------------------------------------------- */
+/* --- basic.cancel
+ * ---------------------------------------------------------------------------------------- */
 
 int
 basic_cancel_method(struct channel *channel, const union amqp_method *method,
@@ -304,7 +306,8 @@ consumer_cancelled(struct channel *channel, const struct mail *mail)
     consumer_free(consumer);
 }
 
-/* --- basic.qos -------------------------------------------------------------------------------------------- */
+/* --- basic.qos
+ * -------------------------------------------------------------------------------------------- */
 
 /* The limit of the whole channel begins, or ends, to be: the queues are told to ask before they
  * send, or that they need not any more. */
@@ -325,8 +328,7 @@ set_metered(struct channel *channel, bool is_metered)
 }
 
 int
-basic_qos_method(struct channel *channel, const union amqp_method *method,
-                 struct amqp_error *error)
+basic_qos_method(struct channel *channel, const union amqp_method *method, struct amqp_error *error)
 {
     const struct amqp_basic_qos *qos = &method->basic_qos;
     if (qos->prefetch_size != 0)

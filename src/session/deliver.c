@@ -126,8 +126,8 @@ send_content(struct connection *connection, uint16_t channel, uint8_t *frame, ui
         connection_break(connection, "out of memory");
 }
 
-/* Properties as this client is to see them: without BCC, with x-delivery-count. *made is to be freed.
- * A message whose headers need no change is not touched. */
+/* Properties as this client is to see them: without BCC, with x-delivery-count. *made is to be
+ * freed. A message whose headers need no change is not touched. */
 static struct slice
 properties_for(const struct message *message, uint32_t delivery_count, uint8_t **made)
 {
@@ -169,7 +169,8 @@ room_for(const struct message *message, struct slice properties)
     return size;
 }
 
-/* --- Deliveries ------------------------------------------------------------------------------------------ */
+/* --- Deliveries
+ * ------------------------------------------------------------------------------------------ */
 
 static void
 watch_deadline(struct channel *channel, uint32_t deadline_s)
@@ -180,7 +181,8 @@ watch_deadline(struct channel *channel, uint32_t deadline_s)
         wheel_set(&channel->connection->host->shard->wheel, timer, due_ms);
 }
 
-/* The timer is not moved while the deadlines follow each other: it fires once in a while and looks. */
+/* The timer is not moved while the deadlines follow each other: it fires once in a while and looks.
+ */
 static void
 set_deadline(struct channel *channel, struct unacked_entry *entry, int64_t timeout_ms)
 {
@@ -341,11 +343,11 @@ deliver_message(struct channel *channel, const struct mail *mail)
         list_push_back(&connection->owing, &consumer->owing_link);
 }
 
-/* --- basic.get --------------------------------------------------------------------------------------------- */
+/* --- basic.get
+ * --------------------------------------------------------------------------------------------- */
 
 int
-basic_get_method(struct channel *channel, const union amqp_method *method,
-                 struct amqp_error *error)
+basic_get_method(struct channel *channel, const union amqp_method *method, struct amqp_error *error)
 {
     struct slice name = method->basic_get.queue;
     struct found_queue found;
@@ -394,11 +396,11 @@ get_replied(struct channel *channel, const struct mail *mail)
     }
 }
 
-/* --- basic.return -------------------------------------------------------------------------------------------- */
+/* --- basic.return
+ * -------------------------------------------------------------------------------------------- */
 
 void
-send_return(struct channel *channel, const struct message *message, uint16_t code,
-            const char *text)
+send_return(struct channel *channel, const struct message *message, uint16_t code, const char *text)
 {
     struct connection *connection = channel->connection;
     struct slice reply_text = slice_from(text);

@@ -14,7 +14,7 @@ struct durable_wait {
     uint64_t ticket;   /* of the log */
     uint64_t sequence; /* of the definitions */
     struct ref channel;
-    uint64_t number;   /* confirms: of the last publish; 0: a commit */
+    uint64_t number; /* confirms: of the last publish; 0: a commit */
 };
 
 static struct durable_wait *
@@ -45,8 +45,7 @@ session_host_submit(struct session_host *host)
     if (host->log_writer == NULL)
         return;
     uint64_t ticket = log_submit(host->log_writer);
-    uint64_t sequence =
-        host->definitions == NULL ? 0 : definitions_submitted(host->definitions);
+    uint64_t sequence = host->definitions == NULL ? 0 : definitions_submitted(host->definitions);
     struct list *node;
     while ((node = list_pop_front(&host->written)) != NULL) {
         struct channel *channel = LIST_ENTRY(node, struct channel, written_link);
@@ -100,7 +99,7 @@ session_host_durable(struct session_host *host)
     }
     if (!list_is_empty(&host->gated)) {
         uint64_t durable = definitions_durable(host->definitions);
-        LIST_FOR_EACH_SAFE(node, &host->gated) {
+        LIST_FOR_EACH_SAFE (node, &host->gated) {
             struct connection *connection = LIST_ENTRY(node, struct connection, dirty_link);
             if (connection->gate <= durable)
                 list_move_back(&host->dirty, node);

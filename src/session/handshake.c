@@ -11,7 +11,8 @@
 #define SERVER_PRODUCT "RabbitMQ"
 #define SERVER_COMPATIBLE_VERSION "3.13.7"
 
-/* --- Version and server properties ---------------------------------------------------------------------- */
+/* --- Version and server properties
+ * ---------------------------------------------------------------------- */
 
 static void
 put(struct amqp_table_builder *builder, const char *name, const char *value)
@@ -23,9 +24,9 @@ static void
 send_start(struct connection *connection, uint8_t minor)
 {
     static const char *const capabilities[] = {
-        "publisher_confirms",   "exchange_exchange_bindings", "basic.nack",
-        "consumer_cancel_notify", "connection.blocked",       "consumer_priorities",
-        "authentication_failure_close", "per_consumer_qos",   "direct_reply_to",
+        "publisher_confirms",           "exchange_exchange_bindings", "basic.nack",
+        "consumer_cancel_notify",       "connection.blocked",         "consumer_priorities",
+        "authentication_failure_close", "per_consumer_qos",           "direct_reply_to",
     };
     struct amqp_table_builder builder;
     amqp_table_builder_init(&builder);
@@ -79,7 +80,9 @@ connection_protocol_header(struct connection *connection,
     connection_end(connection);
 }
 
-/* --- Login ------------------------------------------------------------------------------------------------- */
+/* --- Login
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* PLAIN (RFC 4616): authorization identity, user, password, with NULs between. */
 static bool
@@ -102,9 +105,9 @@ static bool
 read_amqplain(struct slice response, struct slice *user, struct slice *password)
 {
     struct amqp_value login, secret;
-    if (amqp_table_validate(response, 2) != 0
-        || !amqp_table_find(response, SLICE("LOGIN"), &login) || login.type != 'S'
-        || !amqp_table_find(response, SLICE("PASSWORD"), &secret) || secret.type != 'S')
+    if (amqp_table_validate(response, 2) != 0 || !amqp_table_find(response, SLICE("LOGIN"), &login)
+        || login.type != 'S' || !amqp_table_find(response, SLICE("PASSWORD"), &secret)
+        || secret.type != 'S')
         return false;
     *user = login.bytes;
     *password = secret.bytes;
@@ -133,8 +136,7 @@ read_capabilities(struct connection *connection, struct slice client_properties)
 }
 
 static void
-refuse(struct connection *connection, struct slice mechanism, struct slice user,
-       const char *reason)
+refuse(struct connection *connection, struct slice mechanism, struct slice user, const char *reason)
 {
     log_warn("login refused", LOG_STR("peer", connection->peer), LOG_SLICE("mechanism", mechanism),
              LOG_SLICE("user", user), LOG_STR("reason", reason));
@@ -192,7 +194,8 @@ start_ok(struct connection *connection, const struct amqp_connection_start_ok *m
     return 0;
 }
 
-/* --- Tuning and opening --------------------------------------------------------------------------------------- */
+/* --- Tuning and opening
+ * --------------------------------------------------------------------------------------- */
 
 static int
 tune_ok(struct connection *connection, const struct amqp_connection_tune_ok *method,
@@ -248,7 +251,9 @@ open_vhost(struct connection *connection, const struct amqp_connection_open *met
     return 0;
 }
 
-/* --- Channel 0 ---------------------------------------------------------------------------------------------------- */
+/* --- Channel 0
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static int
 close_by_client(struct connection *connection)

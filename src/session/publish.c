@@ -9,14 +9,15 @@
 #include "session/channel.h"
 
 enum {
-    KEYS_MAX = 1024,             /* routing keys in CC and BCC */
+    KEYS_MAX = 1024,                 /* routing keys in CC and BCC */
     CONTENT_MAX = 512 * 1024 * 1024, /* of a body, whatever is configured */
 };
 
 /* The longest time to live: a hundred years would be 3153600000000; this is RabbitMQ's limit. */
 #define EXPIRATION_MAX_MS 315360000000LL
 
-/* --- The method ----------------------------------------------------------------------------------------- */
+/* --- The method
+ * ----------------------------------------------------------------------------------------- */
 
 int
 publish_begin(struct channel *channel, const struct amqp_basic_publish *method,
@@ -72,7 +73,8 @@ publish_drop(struct channel *channel)
     channel->publish = (struct publish){0};
 }
 
-/* --- The header ------------------------------------------------------------------------------------------- */
+/* --- The header
+ * ------------------------------------------------------------------------------------------- */
 
 /* The expiration property: digits, milliseconds. */
 static int
@@ -202,10 +204,10 @@ publish_header(struct channel *channel, struct slice payload, struct amqp_error 
     int64_t expiration_ms;
     bool has_bcc = false;
     struct amqp_error later = {0};
-    bool is_good = check_properties(channel, &properties, &later) == 0
-                   && read_expiration(&properties, &expiration_ms, &later) == 0
-                   && (properties.headers.size == 0
-                       || check_more_keys(&properties, &has_bcc, &later) == 0);
+    bool is_good =
+        check_properties(channel, &properties, &later) == 0
+        && read_expiration(&properties, &expiration_ms, &later) == 0
+        && (properties.headers.size == 0 || check_more_keys(&properties, &has_bcc, &later) == 0);
     if (!is_good)
         expiration_ms = MESSAGE_NO_EXPIRATION;
     publish->is_bad = !is_good;
@@ -221,7 +223,9 @@ publish_header(struct channel *channel, struct slice payload, struct amqp_error 
     return publish->is_expecting_body ? 0 : publish_complete(channel, error);
 }
 
-/* --- The body ----------------------------------------------------------------------------------------------- */
+/* --- The body
+ * -----------------------------------------------------------------------------------------------
+ */
 
 int
 publish_body(struct channel *channel, struct slice bytes, struct amqp_error *error)
@@ -236,7 +240,9 @@ publish_body(struct channel *channel, struct slice bytes, struct amqp_error *err
     return publish->body_received < message->body_size ? 0 : publish_complete(channel, error);
 }
 
-/* --- Complete -------------------------------------------------------------------------------------------------- */
+/* --- Complete
+ * --------------------------------------------------------------------------------------------------
+ */
 
 /* Says again what was wrong with the properties. */
 static int
@@ -348,8 +354,8 @@ publish_message(struct channel *channel, struct message *message,
     uint32_t replies = 0;
     if ((message->flags & MESSAGE_HAS_HEADERS) != 0) {
         key_count = message_more_keys(properties->headers, "CC", keys, KEYS_MAX);
-        key_count += message_more_keys(properties->headers, "BCC", keys + key_count,
-                                       KEYS_MAX - key_count);
+        key_count +=
+            message_more_keys(properties->headers, "BCC", keys + key_count, KEYS_MAX - key_count);
     }
     if (message_exchange(message).size == 0)
         replies = send_replies(channel, message, keys, key_count);

@@ -40,17 +40,16 @@ reply_to_consume(struct channel *channel, const struct amqp_basic_consume *metho
     struct consumer *consumer = consumer_new(channel, tag);
     channel->reply_to = strndup(name.data, name.size);
     if (consumer == NULL || channel->reply_to == NULL
-        || reply_to_add(catalogue, name,
-                        (struct reply_address){.channel = channel->ref,
-                                               .consumer = consumer->number})
+        || reply_to_add(
+               catalogue, name,
+               (struct reply_address){.channel = channel->ref, .consumer = consumer->number})
                != 0) {
         connection_break(connection, "out of memory");
         return 0;
     }
     consumer->no_ack = consumer->is_reply_to = true;
     if (!method->no_wait)
-        CONNECTION_SEND(connection, channel->number, basic_consume_ok, 512,
-                        {.consumer_tag = tag});
+        CONNECTION_SEND(connection, channel->number, basic_consume_ok, 512, {.consumer_tag = tag});
     return 0;
 }
 

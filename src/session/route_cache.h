@@ -20,7 +20,7 @@ struct cached_route {
 struct route_cache {
     struct map map;
     uint64_t generation;
-    uint64_t epoch; /* changes whenever entries are freed */
+    uint64_t epoch;       /* changes whenever entries are freed */
     struct route scratch; /* an answer that is not kept */
 };
 

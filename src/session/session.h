@@ -25,11 +25,11 @@ enum {
 };
 
 struct session_limits {
-    uint32_t frame_max;        /* 4096 or more */
+    uint32_t frame_max; /* 4096 or more */
     uint16_t channel_max;
-    uint16_t heartbeat_s;      /* proposed; 0: none */
+    uint16_t heartbeat_s; /* proposed; 0: none */
     uint32_t handshake_ms;
-    uint64_t message_size_max; /* of a body */
+    uint64_t message_size_max;   /* of a body */
     int64_t consumer_timeout_ms; /* for settling a delivery; 0: none */
 };
 
@@ -52,8 +52,8 @@ struct session_host {
     /* What keeps things on disk; NULL: nothing is kept, and nothing waited for. */
     struct log_writer *log_writer;
     struct definitions *definitions;
-    struct list written;  /* channels that wrote to the log in this turn */
-    struct list gated;    /* connections whose output waits for the definitions */
+    struct list written;        /* channels that wrote to the log in this turn */
+    struct list gated;          /* connections whose output waits for the definitions */
     struct durable_wait *waits; /* ring: what waits for the log, oldest first */
     uint32_t wait_first, wait_count, wait_capacity;
     struct list dirty;    /* connections with output, confirms or input to go on with */

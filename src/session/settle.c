@@ -96,8 +96,7 @@ settle(struct channel *channel, uint64_t delivery_tag, bool multiple, enum settl
 }
 
 int
-basic_ack_method(struct channel *channel, const union amqp_method *method,
-                 struct amqp_error *error)
+basic_ack_method(struct channel *channel, const union amqp_method *method, struct amqp_error *error)
 {
     const struct amqp_basic_ack *ack = &method->basic_ack;
     return settle(channel, ack->delivery_tag, ack->multiple, SETTLE_ACKNOWLEDGED, error);

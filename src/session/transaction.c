@@ -124,8 +124,7 @@ transaction_free(struct channel *channel)
 }
 
 int
-tx_select_method(struct channel *channel, const union amqp_method *method,
-                 struct amqp_error *error)
+tx_select_method(struct channel *channel, const union amqp_method *method, struct amqp_error *error)
 {
     (void)method;
     if (channel->mode == CHANNEL_CONFIRMS)
@@ -140,7 +139,9 @@ tx_select_method(struct channel *channel, const union amqp_method *method,
     return 0;
 }
 
-/* --- Commit ----------------------------------------------------------------------------------------------- */
+/* --- Commit
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static void
 complete(struct channel *channel)
@@ -201,8 +202,7 @@ not_transactional(struct amqp_error *error)
 }
 
 int
-tx_commit_method(struct channel *channel, const union amqp_method *method,
-                 struct amqp_error *error)
+tx_commit_method(struct channel *channel, const union amqp_method *method, struct amqp_error *error)
 {
     (void)method;
     struct transaction *transaction = channel->transaction;

@@ -19,10 +19,10 @@ enum unacked_state {
 
 struct unacked_entry {
     struct ref queue, subscription;
-    uint64_t tag;      /* the queue's */
-    uint32_t consumer;         /* the channel's number of it; GET_CONSUMER */
-    uint32_t state : 2;        /* enum unacked_state */
-    uint32_t deadline_s : 30;  /* monotonic: until then it should be settled; UNACKED_FOREVER */
+    uint64_t tag;             /* the queue's */
+    uint32_t consumer;        /* the channel's number of it; GET_CONSUMER */
+    uint32_t state : 2;       /* enum unacked_state */
+    uint32_t deadline_s : 30; /* monotonic: until then it should be settled; UNACKED_FOREVER */
 };
 
 struct unacked {

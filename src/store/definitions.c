@@ -93,16 +93,16 @@ struct definitions {
     void *context;
 };
 
-/* --- SQLite, with its errors as texts -------------------------------------------------------------------- */
+/* --- SQLite, with its errors as texts
+ * -------------------------------------------------------------------- */
 
 static int
-complain(const struct definitions *definitions, const char *what,
-         char error[DEFINITIONS_TEXT_SIZE])
+complain(const struct definitions *definitions, const char *what, char error[DEFINITIONS_TEXT_SIZE])
 {
-    const char *reason = definitions->database == NULL ? "out of memory"
-                                                       : sqlite3_errmsg(definitions->database);
-    int code = definitions->database == NULL ? SQLITE_NOMEM
-                                             : sqlite3_errcode(definitions->database);
+    const char *reason =
+        definitions->database == NULL ? "out of memory" : sqlite3_errmsg(definitions->database);
+    int code =
+        definitions->database == NULL ? SQLITE_NOMEM : sqlite3_errcode(definitions->database);
     if (code == SQLITE_BUSY)
         reason = "another process has it open";
     else if (code == SQLITE_NOTADB || code == SQLITE_CORRUPT)
@@ -144,7 +144,9 @@ bind_bytes(sqlite3_stmt *statement, int index, struct slice bytes)
                         SQLITE_STATIC);
 }
 
-/* --- Opening ----------------------------------------------------------------------------------------------- */
+/* --- Opening
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static int
 migrate(struct definitions *definitions, char error[DEFINITIONS_TEXT_SIZE])
@@ -172,8 +174,7 @@ migrate(struct definitions *definitions, char error[DEFINITIONS_TEXT_SIZE])
                  APPLICATION_ID, (long long)version + 1);
         status = execute(definitions, "BEGIN EXCLUSIVE", "bringing it up to date", error);
         if (status == 0)
-            status =
-                execute(definitions, migrations[version], "bringing it up to date", error);
+            status = execute(definitions, migrations[version], "bringing it up to date", error);
         if (status == 0)
             status = execute(definitions, sql, "bringing it up to date", error);
     }
@@ -237,8 +238,7 @@ destroy(struct definitions *definitions)
 }
 
 int
-definitions_open(struct definitions **out, const char *directory,
-                 char error[DEFINITIONS_TEXT_SIZE])
+definitions_open(struct definitions **out, const char *directory, char error[DEFINITIONS_TEXT_SIZE])
 {
     struct definitions *definitions = calloc(1, sizeof(*definitions));
     if (definitions == NULL) {
@@ -261,7 +261,8 @@ definitions_open(struct definitions **out, const char *directory,
                            SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL)
                != SQLITE_OK)
         status = complain(definitions, "opening", error);
-    /* One process at a time, without files for sharing memory; a commit is on disk when it returns. */
+    /* One process at a time, without files for sharing memory; a commit is on disk when it returns.
+     */
     if (status == 0)
         status = execute(definitions,
                          "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;"
@@ -293,7 +294,9 @@ definitions_was_clean(const struct definitions *definitions)
     return definitions->was_clean;
 }
 
-/* --- Loading ------------------------------------------------------------------------------------------------- */
+/* --- Loading
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static struct slice
 column(sqlite3_stmt *statement, int index)
@@ -362,7 +365,9 @@ definitions_load(struct definitions *definitions,
     return status;
 }
 
-/* --- Changing -------------------------------------------------------------------------------------------------- */
+/* --- Changing
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static struct slice
 keep(char **at, struct slice from)
@@ -453,7 +458,9 @@ definitions_failed(struct definitions *definitions, char text[DEFINITIONS_TEXT_S
     return true;
 }
 
-/* --- The thread --------------------------------------------------------------------------------------------------- */
+/* --- The thread
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static int
 set_meta(struct definitions *definitions, const char *key, int64_t value)
@@ -576,7 +583,8 @@ definitions_close(struct definitions *definitions, bool is_clean)
         pthread_mutex_unlock(&definitions->mutex);
         pthread_join(definitions->thread, NULL);
         if (is_clean && !atomic_load(&definitions->has_failed))
-            (void)set_meta(definitions, "clean", 1); /* failing, the next start takes it for a crash */
+            (void)set_meta(definitions, "clean",
+                           1); /* failing, the next start takes it for a crash */
     }
     destroy(definitions);
 }

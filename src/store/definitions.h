@@ -31,11 +31,11 @@ enum definition_kind {
 struct definition {
     enum definition_kind kind;
     struct slice vhost;
-    struct slice name;        /* of the exchange or queue; of a binding's source exchange */
-    uint64_t queue_id;        /* of a queue; of the store of a delayed exchange, else 0 */
-    struct slice type;        /* of an exchange */
+    struct slice name; /* of the exchange or queue; of a binding's source exchange */
+    uint64_t queue_id; /* of a queue; of the store of a delayed exchange, else 0 */
+    struct slice type; /* of an exchange */
     bool auto_delete, internal;
-    struct slice arguments;   /* a field table's content: bytes here; part of a binding's identity */
+    struct slice arguments; /* a field table's content: bytes here; part of a binding's identity */
     struct slice destination; /* of a binding */
     bool destination_is_exchange;
     struct slice routing_key;
@@ -47,9 +47,9 @@ struct definition {
 MUST_CHECK int definitions_open(struct definitions **definitions, const char *directory,
                                 char error[DEFINITIONS_TEXT_SIZE]);
 
-/* Calls visit for every definition: vhosts, then exchanges, then queues, then bindings, each kind in
- * the order in which they were made. The slices are lent for the call. Anything but 0 from visit ends
- * it and is returned. Before definitions_start. */
+/* Calls visit for every definition: vhosts, then exchanges, then queues, then bindings, each kind
+ * in the order in which they were made. The slices are lent for the call. Anything but 0 from visit
+ * ends it and is returned. Before definitions_start. */
 MUST_CHECK int definitions_load(struct definitions *definitions,
                                 int (*visit)(void *context, const struct definition *definition),
                                 void *context, char error[DEFINITIONS_TEXT_SIZE]);
@@ -66,10 +66,10 @@ bool definitions_was_clean(const struct definitions *definitions);
 MUST_CHECK int definitions_start(struct definitions *definitions, void (*durable)(void *context),
                                  void *context, char error[DEFINITIONS_TEXT_SIZE]);
 
-/* Something was added, or removed (what identifies it is enough). Removing a vhost, exchange or queue
- * does not remove its bindings: that is said separately. Adding what is there and removing what is not
- * are no errors. Any thread; the caller sees to the order. Returns the change's sequence number, 0
- * when memory ran out: the database has failed then, as with a full disk. */
+/* Something was added, or removed (what identifies it is enough). Removing a vhost, exchange or
+ * queue does not remove its bindings: that is said separately. Adding what is there and removing
+ * what is not are no errors. Any thread; the caller sees to the order. Returns the change's
+ * sequence number, 0 when memory ran out: the database has failed then, as with a full disk. */
 uint64_t definitions_add(struct definitions *definitions, const struct definition *definition);
 uint64_t definitions_remove(struct definitions *definitions, const struct definition *definition);
 
@@ -81,7 +81,8 @@ uint64_t definitions_durable(const struct definitions *definitions);
 /* Whether a commit has failed: nothing becomes durable any more. `text` may be NULL. */
 bool definitions_failed(struct definitions *definitions, char text[DEFINITIONS_TEXT_SIZE]);
 
-/* Commits what was handed over, ends the thread, and closes. is_clean: the broker ended in order. */
+/* Commits what was handed over, ends the thread, and closes. is_clean: the broker ended in order.
+ */
 void definitions_close(struct definitions *definitions, bool is_clean);
 
 #endif

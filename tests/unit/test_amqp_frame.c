@@ -51,8 +51,8 @@ write_stream(uint8_t *out, size_t capacity)
     struct amqp_writer writer = amqp_writer_of(out, capacity);
 
     for (size_t i = 0; i < STREAM_FRAMES; i++)
-        write_frame(&writer, stream_frames[i].type, stream_frames[i].channel,
-                    stream_frames[i].size, stream_frames[i].fill);
+        write_frame(&writer, stream_frames[i].type, stream_frames[i].channel, stream_frames[i].size,
+                    stream_frames[i].fill);
     return (size_t)(writer.at - out);
 }
 
@@ -224,7 +224,7 @@ END_TEST
 
 START_TEST(protocol_headers_are_told_apart)
 {
-    static const char *wrong[] = {"AMQP\0\0\11\0", "AMQP\0\1\0\0", "AMQP\3\1\0\0", "GET / HT",
+    static const char *wrong[] = {"AMQP\0\0\11\0", "AMQP\0\1\0\0",  "AMQP\3\1\0\0", "GET / HT",
                                   "amqp\0\0\11\1", "AMQP\1\1\11\1", "AMQP\1\1\10\0"};
 
     ck_assert_int_eq(amqp_protocol_header_check((const uint8_t *)"AMQP\0\0\11\1"),

@@ -1,5 +1,5 @@
-/* Every method of amqp/methods.def goes out and comes back; cut short at any byte it is refused; bytes
- * made by another implementation read the same. */
+/* Every method of amqp/methods.def goes out and comes back; cut short at any byte it is refused;
+ * bytes made by another implementation read the same. */
 #include <check.h>
 #include <stdlib.h>
 
@@ -21,7 +21,7 @@ static uint64_t
 sample_number(enum sample sample)
 {
     field_number++;
-    return sample == SAMPLE_LEAST ? 0
+    return sample == SAMPLE_LEAST  ? 0
            : sample == SAMPLE_MOST ? UINT64_MAX
                                    : field_number * UINT64_C(0x9E3779B97F4A7C15);
 }
@@ -32,7 +32,7 @@ sample_string(enum sample sample, size_t most)
     field_number++;
     memset(long_text, 'q', sizeof(long_text));
     return (struct slice){.data = long_text + field_number % 7,
-                          .size = sample == SAMPLE_LEAST ? 0
+                          .size = sample == SAMPLE_LEAST  ? 0
                                   : sample == SAMPLE_MOST ? most
                                                           : field_number % 50};
 }
@@ -47,9 +47,9 @@ sample_table(enum sample sample)
     return SLICE("\14x-queue-typeS\0\0\0\7classic");
 }
 
-#define SAMPLE_octet(sample) (uint8_t)sample_number(sample)
-#define SAMPLE_short(sample) (uint16_t)sample_number(sample)
-#define SAMPLE_long(sample) (uint32_t)sample_number(sample)
+#define SAMPLE_octet(sample) (uint8_t) sample_number(sample)
+#define SAMPLE_short(sample) (uint16_t) sample_number(sample)
+#define SAMPLE_long(sample) (uint32_t) sample_number(sample)
 #define SAMPLE_longlong(sample) sample_number(sample)
 #define SAMPLE_timestamp(sample) sample_number(sample)
 #define SAMPLE_bit(sample) ((sample_number(sample) >> 40 & 1) != 0)
@@ -127,18 +127,16 @@ struct method_case {
 
 static const struct method_case cases[] = {
 #define METHOD_BEGIN(class, method, class_id_, method_id_, flags_)                                 \
-    {.name = #class "." #method,                                                                   \
-     .class_id = (class_id_),                                                                      \
-     .method_id = (method_id_),                                                                    \
-     .flags = (flags_),                                                                            \
-     .fill = fill_##class##_##method,                                                              \
-     .difference = difference_##class##_##method,                                                  \
-     .decode = decode_##class##_##method,                                                          \
-     .encode = encode_##class##_##method,                                                          \
-     .frame = frame_##class##_##method,                                                            \
-     .has_fields = 0
+    {                                                                                              \
+        .name = #class "." #method, .class_id = (class_id_), .method_id = (method_id_),            \
+        .flags = (flags_), .fill = fill_##class##_##method,                                        \
+        .difference = difference_##class##_##method, .decode = decode_##class##_##method,          \
+        .encode = encode_##class##_##method, .frame = frame_##class##_##method, .has_fields = 0
 #define FIELD(type, name) +1
-#define METHOD_END(class, method) > 0},
+#define METHOD_END(class, method)                                                                  \
+    > 0                                                                                            \
+    }                                                                                              \
+    ,
 #include "amqp/methods.def"
 };
 
@@ -192,9 +190,9 @@ method_survives(const struct method_case *method, enum sample sample)
 
     method->encode(&writer, &sent);
     ck_assert(!writer.overflow);
-    ck_assert_msg(slice_equal(bytes_of(fields, (size_t)(writer.at - fields)),
-                              bytes_of(out + 11, size - 12)),
-                  "%s: encode and frame differ", method->name);
+    ck_assert_msg(
+        slice_equal(bytes_of(fields, (size_t)(writer.at - fields)), bytes_of(out + 11, size - 12)),
+        "%s: encode and frame differ", method->name);
 }
 
 START_TEST(every_method_comes_back_as_it_went)
@@ -339,8 +337,8 @@ END_TEST
     do {                                                                                           \
         static const char wire[] = expected;                                                       \
         uint8_t out[256];                                                                          \
-        size_t size = amqp_frame_##method(out, sizeof(out), 7,                                     \
-                                          &(struct amqp_##method){__VA_ARGS__});                   \
+        size_t size =                                                                              \
+            amqp_frame_##method(out, sizeof(out), 7, &(struct amqp_##method){__VA_ARGS__});        \
                                                                                                    \
         ck_assert_uint_eq(size, sizeof(wire) - 1);                                                 \
         ck_assert_mem_eq(out, wire, size);                                                         \
@@ -382,8 +380,7 @@ START_TEST(frames_are_those_of_other_implementations)
     EXPECT_FRAME(connection_tune,
                  "\x01\x00\x07\x00\x00\x00\x0c\x00\x0a\x00\x1e\x07\xff\x00\x02\x00\x00\x00\x3c\xce",
                  .channel_max = 2047, .frame_max = 131072, .heartbeat = 60);
-    EXPECT_FRAME(access_request,
-                 "\x01\x00\x07\x00\x00\x00\x0b\x00\x1e\x00\x0a\x05/data\x1e\xce",
+    EXPECT_FRAME(access_request, "\x01\x00\x07\x00\x00\x00\x0b\x00\x1e\x00\x0a\x05/data\x1e\xce",
                  .realm = SLICE("/data"), .passive = true, .active = true, .write = true,
                  .read = true);
     EXPECT_FRAME(exchange_unbind_ok, "\x01\x00\x07\x00\x00\x00\x04\x00\x28\x00\x33\xce",
@@ -407,12 +404,12 @@ END_TEST
 START_TEST(malformed_arguments_are_refused)
 {
     static const struct slice wires[] = {
-        SLICE("\0\0\1q\0\0\0\0\4\1k?\1"),             /* unknown type */
-        SLICE("\0\0\1q\0\0\0\0\3\1kt"),               /* value missing */
-        SLICE("\0\0\1q\0\0\0\0\5\1kt\1"),             /* longer than the frame */
-        SLICE("\0\0\1q\0\xFF\xFF\xFF\xFF\1kt\1"),     /* much longer */
-        SLICE("\0\0\1q\0\0\0\0\7\1kF\0\0\0\1"),       /* nested table past its parent */
-        SLICE("\0\0\1q\0\0\0\0\4\5kt\1"),             /* name past the table */
+        SLICE("\0\0\1q\0\0\0\0\4\1k?\1"),         /* unknown type */
+        SLICE("\0\0\1q\0\0\0\0\3\1kt"),           /* value missing */
+        SLICE("\0\0\1q\0\0\0\0\5\1kt\1"),         /* longer than the frame */
+        SLICE("\0\0\1q\0\xFF\xFF\xFF\xFF\1kt\1"), /* much longer */
+        SLICE("\0\0\1q\0\0\0\0\7\1kF\0\0\0\1"),   /* nested table past its parent */
+        SLICE("\0\0\1q\0\0\0\0\4\5kt\1"),         /* name past the table */
     };
     struct amqp_queue_declare declare;
 

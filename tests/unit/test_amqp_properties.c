@@ -7,12 +7,13 @@
 #define FLAGS_ALL 0xFFFCu
 
 /* All fourteen, as pika 1.2 writes them. */
-static const char wire_all[] = "\xff\xfc\x0atext/plain\x05utf-8\x00\x00\x00\x08\x01kS\x00\x00\x00\x01v"
-                               "\x02\x09\x01"
-                               "c\x01r\x05"
-                               "60000\x01m\x00\x00\x00\x00\x65\x53\xf1\x00\x01t\x05guest\x03"
-                               "app\x02"
-                               "cl";
+static const char wire_all[] =
+    "\xff\xfc\x0atext/plain\x05utf-8\x00\x00\x00\x08\x01kS\x00\x00\x00\x01v"
+    "\x02\x09\x01"
+    "c\x01r\x05"
+    "60000\x01m\x00\x00\x00\x00\x65\x53\xf1\x00\x01t\x05guest\x03"
+    "app\x02"
+    "cl";
 
 static const struct amqp_properties properties_all = {
     .flags = FLAGS_ALL,
@@ -52,8 +53,8 @@ START_TEST(all_properties_are_those_of_other_implementations)
     uint8_t out[128];
     struct amqp_writer writer = amqp_writer_of(out, sizeof(out));
 
-    ck_assert(amqp_properties_decode(
-        (struct slice){.data = wire_all, .size = sizeof(wire_all) - 1}, &decoded));
+    ck_assert(amqp_properties_decode((struct slice){.data = wire_all, .size = sizeof(wire_all) - 1},
+                                     &decoded));
     expect_same(&decoded, &properties_all, FLAGS_ALL);
     amqp_properties_encode(&writer, &properties_all);
     ck_assert_uint_eq((size_t)(writer.at - out), sizeof(wire_all) - 1);
@@ -107,13 +108,12 @@ START_TEST(properties_cut_short_or_too_long_are_refused)
 
         ck_assert_ptr_nonnull(bytes);
         memcpy(bytes, wire_all, cut);
-        ck_assert_msg(
-            !amqp_properties_decode((struct slice){.data = bytes, .size = cut}, &decoded),
-            "decoded from %zu bytes", cut);
+        ck_assert_msg(!amqp_properties_decode((struct slice){.data = bytes, .size = cut}, &decoded),
+                      "decoded from %zu bytes", cut);
         free(bytes);
     }
-    ck_assert(!amqp_properties_decode(
-        (struct slice){.data = wire_all, .size = sizeof(wire_all)}, &decoded));
+    ck_assert(!amqp_properties_decode((struct slice){.data = wire_all, .size = sizeof(wire_all)},
+                                      &decoded));
     ck_assert(!amqp_properties_decode(SLICE("\0\0\0"), &decoded));
     ck_assert(!amqp_properties_decode((struct slice){0}, &decoded));
 }

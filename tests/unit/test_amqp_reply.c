@@ -35,8 +35,8 @@ START_TEST(text_begins_with_the_name_of_the_code)
     struct amqp_error error = {.class_id = 50, .method_id = 10};
     struct slice queue = SLICE("jobs");
 
-    amqp_error_set(&error, AMQP_REPLY_NOT_FOUND, "no queue '%.*s' in vhost '%s'",
-                   SLICE_ARGS(queue), "/");
+    amqp_error_set(&error, AMQP_REPLY_NOT_FOUND, "no queue '%.*s' in vhost '%s'", SLICE_ARGS(queue),
+                   "/");
     ck_assert_uint_eq(error.code, 404);
     ck_assert_str_eq(error.text, "NOT_FOUND - no queue 'jobs' in vhost '/'");
     ck_assert_uint_eq(error.class_id, 50);

@@ -1,5 +1,5 @@
-/* Field tables: every type is read as RabbitMQ reads it, every malformed byte is noticed, nesting has a
- * bound. */
+/* Field tables: every type is read as RabbitMQ reads it, every malformed byte is noticed, nesting
+ * has a bound. */
 #include <check.h>
 #include <stdlib.h>
 
@@ -54,8 +54,8 @@ find(struct slice table, const char *name)
     return value;
 }
 
-/* Whether iteration into every nested table and array meets nothing malformed: what amqp_table_validate
- * must agree with. */
+/* Whether iteration into every nested table and array meets nothing malformed: what
+ * amqp_table_validate must agree with. */
 static bool
 is_well_formed(struct slice content, bool is_array, unsigned depth)
 {
@@ -67,9 +67,10 @@ is_well_formed(struct slice content, bool is_array, unsigned depth)
     if (depth > AMQP_TABLE_MAX_DEPTH)
         return false;
     while ((result = is_array ? amqp_array_next(&iterator, &value)
-                              : amqp_table_next(&iterator, &name, &value)) == 1) {
-        if ((value.type == 'F' || value.type == 'A') &&
-            !is_well_formed(value.bytes, value.type == 'A', depth + 1))
+                              : amqp_table_next(&iterator, &name, &value))
+           == 1) {
+        if ((value.type == 'F' || value.type == 'A')
+            && !is_well_formed(value.bytes, value.type == 'A', depth + 1))
             return false;
     }
     return result == 0;
@@ -110,10 +111,10 @@ START_TEST(types_have_the_names_that_error_texts_print)
         char tag;
         const char *name;
     } names[] = {
-        {'t', "bool"},          {'b', "byte"},        {'B', "unsignedbyte"}, {'s', "short"},
-        {'u', "unsignedshort"}, {'I', "signedint"},   {'i', "unsignedint"},  {'l', "long"},
-        {'L', "long"},          {'f', "float"},       {'d', "double"},       {'D', "decimal"},
-        {'T', "timestamp"},     {'V', "void"},        {'S', "longstr"},      {'x', "binary"},
+        {'t', "bool"},          {'b', "byte"},      {'B', "unsignedbyte"}, {'s', "short"},
+        {'u', "unsignedshort"}, {'I', "signedint"}, {'i', "unsignedint"},  {'l', "long"},
+        {'L', "long"},          {'f', "float"},     {'d', "double"},       {'D', "decimal"},
+        {'T', "timestamp"},     {'V', "void"},      {'S', "longstr"},      {'x', "binary"},
         {'A', "array"},         {'F', "table"},
     };
     size_t known = 0;
@@ -302,9 +303,9 @@ START_TEST(lengths_at_their_extremes_are_malformed)
         SLICE("\1kF\0\0\0\1"),
         SLICE("\1kA\0\0\0\1"),
         SLICE("\1kS\0\0\0"),
-        SLICE("\1kF\0\0\0\3\1xt\1"),                     /* child runs past the nested end */
-        SLICE("\1kA\0\0\0\7S\0\0\0\3ab\1xV"),            /* so does a string */
-        SLICE("\1kF\0\0\0\7\1xF\0\0\0\2\1yV"),           /* grandchild longer than its parent */
+        SLICE("\1kF\0\0\0\3\1xt\1"),           /* child runs past the nested end */
+        SLICE("\1kA\0\0\0\7S\0\0\0\3ab\1xV"),  /* so does a string */
+        SLICE("\1kF\0\0\0\7\1xF\0\0\0\2\1yV"), /* grandchild longer than its parent */
         SLICE("\377k"),
         SLICE("\1"),
         SLICE("\0"),

@@ -107,8 +107,8 @@ START_TEST(value_out_of_its_types_range_is_invalid)
         char tag;
         int64_t least, most;
     } ranges[] = {
-        {'b', INT8_MIN, INT8_MAX},   {'B', 0, UINT8_MAX},  {'s', INT16_MIN, INT16_MAX},
-        {'u', 0, UINT16_MAX},        {'I', INT32_MIN, INT32_MAX}, {'i', 0, UINT32_MAX},
+        {'b', INT8_MIN, INT8_MAX}, {'B', 0, UINT8_MAX},         {'s', INT16_MIN, INT16_MAX},
+        {'u', 0, UINT16_MAX},      {'I', INT32_MIN, INT32_MAX}, {'i', 0, UINT32_MAX},
     };
 
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
@@ -222,8 +222,8 @@ START_TEST(builder_grows)
     table = amqp_table_builder_finish(&builder);
     ck_assert_uint_eq(table.size, 10000 * 10);
     for (int32_t i = 0; i < 10000; i += 999) {
-        ck_assert(amqp_table_find(
-            table, (struct slice){.data = (char *)&i, .size = sizeof(i)}, &value));
+        ck_assert(
+            amqp_table_find(table, (struct slice){.data = (char *)&i, .size = sizeof(i)}, &value));
         ck_assert_int_eq(value.integer, i);
     }
     amqp_table_builder_free(&builder);

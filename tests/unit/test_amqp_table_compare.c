@@ -18,7 +18,8 @@ calloc_or_not(size_t count, size_t size)
 #include "amqp/table_compare.c"
 #undef calloc
 
-/* Whether two entries, each given as tag and value on the wire, are equal; asked both ways round. */
+/* Whether two entries, each given as tag and value on the wire, are equal; asked both ways round.
+ */
 static bool
 equal(struct slice a, struct slice b)
 {
@@ -36,9 +37,14 @@ equal(struct slice a, struct slice b)
 START_TEST(integers_of_all_widths_are_compared_by_value)
 {
     static const struct slice fives[] = {
-        SLICE("b\5"),       SLICE("B\5"),       SLICE("s\0\5"),
-        SLICE("u\0\5"),     SLICE("I\0\0\0\5"), SLICE("i\0\0\0\5"),
-        SLICE("l\0\0\0\0\0\0\0\5"), SLICE("L\0\0\0\0\0\0\0\5"),
+        SLICE("b\5"),
+        SLICE("B\5"),
+        SLICE("s\0\5"),
+        SLICE("u\0\5"),
+        SLICE("I\0\0\0\5"),
+        SLICE("i\0\0\0\5"),
+        SLICE("l\0\0\0\0\0\0\0\5"),
+        SLICE("L\0\0\0\0\0\0\0\5"),
     };
 
     for (size_t a = 0; a < 8; a++) {
@@ -72,8 +78,8 @@ START_TEST(other_types_are_compared_within_their_class)
     ck_assert(equal(SLICE("V"), SLICE("V")));
     ck_assert(!equal(SLICE("V"), SLICE("t\0")));
     ck_assert(!equal(SLICE("A\0\0\0\0"), SLICE("F\0\0\0\0")));
-    ck_assert(!amqp_value_equal(&(struct amqp_value){.type = '?'},
-                                &(struct amqp_value){.type = '?'}));
+    ck_assert(
+        !amqp_value_equal(&(struct amqp_value){.type = '?'}, &(struct amqp_value){.type = '?'}));
 }
 END_TEST
 
@@ -144,7 +150,8 @@ slice_free(struct slice slice)
     free((void *)(uintptr_t)slice.data);
 }
 
-/* Comparing each entry with every other would take 2.5 thousand million steps and the time limit. */
+/* Comparing each entry with every other would take 2.5 thousand million steps and the time limit.
+ */
 START_TEST(many_entries_in_another_order_are_compared_quickly)
 {
     struct slice forward = many_entries(false), backward = many_entries(true);
@@ -189,8 +196,7 @@ START_TEST(nested_tables_in_another_order_are_compared_to_the_limit)
 
         ck_assert_int_eq(is_within, levels < AMQP_TABLE_MAX_DEPTH);
         /* the empty innermost tables are the same bytes, so one level more than valid is equal */
-        ck_assert_int_eq(amqp_table_equivalent(forward, backward),
-                         levels <= AMQP_TABLE_MAX_DEPTH);
+        ck_assert_int_eq(amqp_table_equivalent(forward, backward), levels <= AMQP_TABLE_MAX_DEPTH);
         slice_free(forward);
         slice_free(backward);
     }

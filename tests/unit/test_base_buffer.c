@@ -102,7 +102,7 @@ START_TEST(clocks_run_in_their_units)
 
     ck_assert_int_le(ns / 1000000, ms);
     ck_assert_int_le(ms, later / 1000000);
-    ck_assert_int_gt(clock_wall_ms(), INT64_C(1600000000000)); /* 2020 */
+    ck_assert_int_gt(clock_wall_ms(), INT64_C(1600000000000));  /* 2020 */
     ck_assert_int_lt(clock_wall_ms(), INT64_C(10000000000000)); /* 2286 */
 }
 END_TEST

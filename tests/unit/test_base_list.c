@@ -23,16 +23,15 @@ set_up(void)
     }
 }
 
-/* The members as a decimal number, after a leading 1 that keeps the zeros: 0, 1, 2 read 1012. On the
- * way the links are compared with those back. */
+/* The members as a decimal number, after a leading 1 that keeps the zeros: 0, 1, 2 read 1012. On
+ * the way the links are compared with those back. */
 static int
 digits(const struct list *of)
 {
     int value = 1;
 
     ck_assert_ptr_eq(of->next->previous, of);
-    LIST_FOR_EACH(node, of)
-    {
+    LIST_FOR_EACH (node, of) {
         ck_assert_ptr_eq(node->next->previous, node);
         value = value * 10 + LIST_ENTRY(node, struct item, link)->number;
     }
@@ -101,8 +100,7 @@ START_TEST(nodes_may_be_removed_while_one_iterates)
 {
     for (int i = 0; i < 4; i++)
         list_push_back(&list, &items[i].link);
-    LIST_FOR_EACH_SAFE(node, &list)
-    {
+    LIST_FOR_EACH_SAFE (node, &list) {
         if (LIST_ENTRY(node, struct item, link)->number % 2 == 0)
             list_remove(node);
     }

@@ -20,8 +20,8 @@ static char directory[64], path[96], moved_path[96];
 static const char *
 format_fields(enum log_format format, const struct log_field *fields, size_t count)
 {
-    size_t size = log_format_line(line, format, WHEN, LOG_LEVEL_INFO, "connection closed", fields,
-                                  count);
+    size_t size =
+        log_format_line(line, format, WHEN, LOG_LEVEL_INFO, "connection closed", fields, count);
 
     ck_assert_uint_le(size, LOG_LINE_MAX);
     ck_assert_int_eq(line[size - 1], '\n');
@@ -45,8 +45,8 @@ START_TEST(fields_are_written_as_key_and_value)
                             LOG_UINT("tag", UINT64_MAX), LOG_BOOL("clean", true)),
                      TEXT_HEAD " peer=127.0.0.1:5 reason=\"shut down\" channel=-3"
                                " tag=18446744073709551615 clean=true");
-    ck_assert_str_eq(FORMAT(LOG_FORMAT_JSON, LOG_STR("peer", "127.0.0.1:5"),
-                            LOG_INT("channel", -3), LOG_BOOL("clean", false)),
+    ck_assert_str_eq(FORMAT(LOG_FORMAT_JSON, LOG_STR("peer", "127.0.0.1:5"), LOG_INT("channel", -3),
+                            LOG_BOOL("clean", false)),
                      JSON_HEAD ",\"peer\":\"127.0.0.1:5\",\"channel\":-3,\"clean\":false}");
     ck_assert_str_eq(format_fields(LOG_FORMAT_TEXT, NULL, 0), TEXT_HEAD);
     ck_assert_str_eq(format_fields(LOG_FORMAT_JSON, NULL, 0), JSON_HEAD "}");
@@ -68,11 +68,11 @@ static const struct {
     {{"gr\xc3\xbc\xc3\x9f \xf0\x9f\x90\x95", 11},
      "\"gr\xc3\xbc\xc3\x9f \xf0\x9f\x90\x95\"",
      "\"gr\xc3\xbc\xc3\x9f \xf0\x9f\x90\x95\""},
-    {{"\xc2\x9b", 2}, "\"\\u009b\"", "\"\\u009b\""},         /* a terminal's CSI in one character */
-    {{"\xe2\x80\xae", 3}, "\"\\u202e\"", "\"\\u202e\""},     /* right-to-left override */
+    {{"\xc2\x9b", 2}, "\"\\u009b\"", "\"\\u009b\""},     /* a terminal's CSI in one character */
+    {{"\xe2\x80\xae", 3}, "\"\\u202e\"", "\"\\u202e\""}, /* right-to-left override */
     {{"\xff", 1}, "\"\\xff\"", "\"\\ufffd\""},
-    {{"\xc3", 1}, "\"\\xc3\"", "\"\\ufffd\""},               /* cut short */
-    {{"\xc0\x80", 2}, "\"\\xc0\\x80\"", "\"\\ufffd\\ufffd\""}, /* overlong */
+    {{"\xc3", 1}, "\"\\xc3\"", "\"\\ufffd\""},                                 /* cut short */
+    {{"\xc0\x80", 2}, "\"\\xc0\\x80\"", "\"\\ufffd\\ufffd\""},                 /* overlong */
     {{"\xed\xa0\x80", 3}, "\"\\xed\\xa0\\x80\"", "\"\\ufffd\\ufffd\\ufffd\""}, /* surrogate */
     {{"\xf4\x90\x80\x80", 4}, "\"\\xf4\\x90\\x80\\x80\"", "\"\\ufffd\\ufffd\\ufffd\\ufffd\""},
 };
@@ -109,7 +109,8 @@ START_TEST(a_line_that_is_too_long_is_cut_and_says_so)
                                  LOG_STR("s", "\x01\x01"));
         bool is_cut = strstr(out, ",\"cut\":true}") != NULL;
 
-        ck_assert(ends_with(out, is_cut ? ",\"cut\":true}" : "\",\"n\":12345,\"s\":\"\\u0001\\u0001\"}"));
+        ck_assert(
+            ends_with(out, is_cut ? ",\"cut\":true}" : "\",\"n\":12345,\"s\":\"\\u0001\\u0001\"}"));
         ck_assert(!is_cut || strstr(out, "h\",") != NULL); /* the quote is closed */
         was_whole = was_whole || !is_cut;
         was_cut = was_cut || is_cut;
@@ -140,7 +141,8 @@ START_TEST(any_bytes_make_one_printable_line)
 
         for (size_t i = 0; i < slice.size; i++)
             bytes[i] = (char)(round % 2 == 0 ? random_next(&random) : 0x80 | random_next(&random));
-        out = FORMAT((enum log_format)(round / 2 % 2), LOG_SLICE("a", slice), LOG_SLICE("b", slice));
+        out =
+            FORMAT((enum log_format)(round / 2 % 2), LOG_SLICE("a", slice), LOG_SLICE("b", slice));
         ck_assert_msg(is_printable(out), "not printable: %s", out);
     }
 }

@@ -118,8 +118,8 @@ START_TEST(random_operations_agree_with_a_model)
 }
 END_TEST
 
-/* Going by wheel_next_due alone, as a loop does, every timer fires exactly at its time, and the wheel
- * asks to be called only a few times too often. */
+/* Going by wheel_next_due alone, as a loop does, every timer fires exactly at its time, and the
+ * wheel asks to be called only a few times too often. */
 START_TEST(following_the_next_due_time_fires_each_timer_on_time)
 {
     int64_t now_ms = 123456789;
@@ -203,9 +203,9 @@ fire_and_meddle(struct timer *timer, int64_t now_ms)
     alarm->fired++;
     if (alarm->fired < 3)
         wheel_set(&wheel, timer, now_ms + 10);
-    wheel_cancel(&wheel, &alarms[1].timer);       /* due in the same turn */
-    wheel_cancel(&wheel, &alarms[2].timer);       /* far away */
-    wheel_set(&wheel, &alarms[3].timer, now_ms);  /* due at once */
+    wheel_cancel(&wheel, &alarms[1].timer);      /* due in the same turn */
+    wheel_cancel(&wheel, &alarms[2].timer);      /* far away */
+    wheel_set(&wheel, &alarms[3].timer, now_ms); /* due at once */
 }
 
 START_TEST(handlers_may_set_and_cancel_any_timer)

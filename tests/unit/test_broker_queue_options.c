@@ -221,8 +221,7 @@ START_TEST(unknown_words_are_refused)
            INVALID("x-queue-mode") ": \"unsupported queue mode 'abc'\"");
     refuse(SLICE("\17x-queue-versionb\3"),
            INVALID("x-queue-version") ": \"unsupported queue version '3'\"");
-    refuse(SLICE("\12x-overflowS\0\0\0\2\xFF\n"),
-           INVALID("x-overflow") ": invalid_overflow");
+    refuse(SLICE("\12x-overflowS\0\0\0\2\xFF\n"), INVALID("x-overflow") ": invalid_overflow");
     refuse(SLICE(QUORUM "\26x-dead-letter-strategyS\0\0\0\3foo"),
            INVALID("x-dead-letter-strategy") ": invalid_dlx_strategy");
     refuse(SLICE(QUORUM "\26x-queue-leader-locatorS\0\0\0\3foo"),

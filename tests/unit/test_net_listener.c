@@ -72,7 +72,9 @@ START_TEST(a_name_gives_each_of_its_addresses_once)
     char text[ADDRESS_TEXT_MAX];
 
     ck_assert_msg(address_resolve_listen("localhost:7", addresses, LISTENER_SOCKETS_MAX,
-                                         &address_count, error) == 0, "%s", error);
+                                         &address_count, error)
+                      == 0,
+                  "%s", error);
     ck_assert_uint_ge(address_count, 1);
     for (size_t i = 0; i < address_count; i++) {
         ck_assert(address_is_loopback(&addresses[i]));

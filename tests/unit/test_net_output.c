@@ -1,5 +1,5 @@
-/* The output queue: what goes in comes out, in order and once, however little the socket takes; what
- * was referred to is released exactly once; a drained output holds no memory. */
+/* The output queue: what goes in comes out, in order and once, however little the socket takes;
+ * what was referred to is released exactly once; a drained output holds no memory. */
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -152,7 +152,8 @@ START_TEST(pieces_of_all_kinds_come_out_in_order)
 {
     random_init_with(&random_state, (uint64_t)_i);
     for (int step = 0; step < 1500; step++) {
-        size_t size = 1 + random_below(&random_state, random_below(&random_state, 8) == 0 ? 30000 : 300);
+        size_t size =
+            1 + random_below(&random_state, random_below(&random_state, 8) == 0 ? 30000 : 300);
 
         switch (random_below(&random_state, 8)) {
         case 0:
