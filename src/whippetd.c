@@ -205,7 +205,8 @@ serve(const struct settings *settings)
 {
     struct storage *storage;
     char error[STORAGE_TEXT_SIZE];
-    if (storage_open(&storage, &server, settings->data_dir, error) != 0) {
+    if (storage_open(&storage, &server, settings->data_dir, settings->limits.disk_free, error)
+        != 0) {
         fprintf(stderr, "whippetd: %s\n", error);
         return 1;
     }
@@ -247,7 +248,8 @@ main(int argc, char **argv)
         .message_size_max = settings.limits.message_size,
         .consumer_timeout_ms = settings.limits.consumer_timeout_ms,
     };
-    status = server_init(&server, thread_count(&settings), &limits, authenticate, NULL);
+    status = server_init(&server, thread_count(&settings), settings.limits.memory, &limits,
+                         authenticate, NULL);
     if (status != 0) {
         fprintf(stderr, "whippetd: cannot start: %s\n", strerror(-status));
         server_fini(&server);

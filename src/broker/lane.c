@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
+
 struct lane_chunk {
     struct entry entries[LANE_CHUNK_ENTRIES];
     uint32_t live;
@@ -38,12 +40,20 @@ chunk_end(const struct lane *lane)
     return chunk_of(lane->tail + LANE_CHUNK_ENTRIES - 1);
 }
 
+static void
+chunk_free(struct lane_chunk *chunk)
+{
+    if (chunk != NULL)
+        memory_count(-(int64_t)sizeof(*chunk));
+    free(chunk);
+}
+
 void
 lane_fini(struct lane *lane)
 {
     if (lane->chunks != NULL)
         for (uint64_t c = lane->first_chunk; c < chunk_end(lane); c++)
-            free(*chunk_slot(lane, c));
+            chunk_free(*chunk_slot(lane, c));
     free(lane->chunks);
     free(lane->returned);
     lane_init(lane);
@@ -74,6 +84,7 @@ add_chunk(struct lane *lane)
     struct lane_chunk *fresh = calloc(1, sizeof(*fresh));
     if (fresh == NULL)
         return -ENOMEM;
+    memory_count(sizeof(*fresh));
     *chunk_slot(lane, chunk) = fresh;
     return 0;
 }
@@ -220,7 +231,7 @@ free_chunk(struct lane *lane, uint64_t number)
     /* The chunk that is being filled is kept until it is full: the next push goes there. */
     if (lane->tail < (number + 1) * LANE_CHUNK_ENTRIES)
         return;
-    free(*slot);
+    chunk_free(*slot);
     *slot = NULL;
     while (lane->first_chunk < chunk_end(lane) && *chunk_slot(lane, lane->first_chunk) == NULL)
         lane->first_chunk++;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
+
 static struct message *
 allocate(const struct message_parts *parts)
 {
@@ -12,6 +14,8 @@ allocate(const struct message_parts *parts)
         malloc(sizeof(*message) + prefix_size + parts->properties.size + parts->body_size);
     if (message == NULL)
         return NULL;
+    memory_count(
+        (int64_t)(sizeof(*message) + prefix_size + parts->properties.size + parts->body_size));
     *message = (struct message){
         .references = 1, /* and no id */
         .properties_size = (uint32_t)parts->properties.size,
@@ -64,6 +68,7 @@ message_copy(const struct message *message)
     struct message *copy = malloc(size);
     if (copy == NULL)
         return NULL;
+    memory_count((int64_t)size);
     memcpy(copy->data, message->data, size - sizeof(*copy));
     copy->id = 0;
     atomic_init(&copy->references, 1);
@@ -79,6 +84,7 @@ message_copy(const struct message *message)
 void
 message_free(struct message *message)
 {
+    memory_count(-(int64_t)message_memory(message));
     free(message);
 }
 

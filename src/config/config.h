@@ -57,6 +57,8 @@ struct settings {
         uint32_t frame_max; /* bytes */
         uint16_t channel_max;
         uint64_t message_size;        /* bytes */
+        uint64_t memory;              /* bytes; 0: two fifths of the machine's */
+        uint64_t disk_free;           /* bytes */
         uint32_t consumer_timeout_ms; /* 0: none */
         uint32_t handshake_timeout_ms;
     } limits;

@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+#include "base/memory.h"
+
 void
 block_pool_init(struct block_pool *pool, size_t free_bytes_max)
 {
@@ -55,6 +57,7 @@ block_pool_take(struct block_pool *pool, size_t size, bool is_large)
     }
     *block = (struct block){.capacity = (uint32_t)(whole - sizeof(*block))};
     pool->used_bytes += whole;
+    memory_count((int64_t)whole);
     return block;
 }
 
@@ -65,6 +68,7 @@ block_pool_give(struct block_pool *pool, struct block *block)
     struct block **list = whole == BLOCK_SMALL ? &pool->free_small : &pool->free_large;
 
     pool->used_bytes -= whole;
+    memory_count(-(int64_t)whole);
     if (pool->free_bytes + whole > pool->free_bytes_max) {
         free(block);
         return;

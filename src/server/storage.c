@@ -31,6 +31,7 @@ struct storage {
     struct map queues; /* of records by id, while restoring */
     uint32_t next_shard;
     uint64_t restored;
+    uint64_t disk_free_low;
     bool has_vhost;
 };
 
@@ -466,7 +467,7 @@ open_log(struct storage *storage, const char *directory, char error[STORAGE_TEXT
         snprintf(error, STORAGE_TEXT_SIZE, "the name of the data directory is too long");
         return -1;
     }
-    struct log_options options = {.directory = path, .disk_free_low = 256ULL * 1024 * 1024};
+    struct log_options options = {.directory = path, .disk_free_low = storage->disk_free_low};
     struct log_recovery recovery = {
         .context = storage,
         .queue_exists = queue_exists,
@@ -508,7 +509,7 @@ give_journals(struct storage *storage)
 
 int
 storage_open(struct storage **out, struct server *server, const char *directory,
-             char error[STORAGE_TEXT_SIZE])
+             uint64_t disk_free_low, char error[STORAGE_TEXT_SIZE])
 {
     if (make_directory(directory, error) != 0)
         return -1;
@@ -517,6 +518,7 @@ storage_open(struct storage **out, struct server *server, const char *directory,
     if (storage == NULL)
         return -1;
     storage->server = server;
+    storage->disk_free_low = disk_free_low;
     map_init(&storage->queues, id_of_record);
     struct catalogue *catalogue = server->broker->catalogue;
     if (definitions_open(&storage->definitions, directory, error) != 0) {
@@ -534,6 +536,7 @@ storage_open(struct storage **out, struct server *server, const char *directory,
         goto failed;
     if (storage->restored > 0)
         log_info("messages restored", LOG_UINT("count", storage->restored));
+    server->pressure.log = storage->log;
     *out = storage;
     return 0;
 failed:
@@ -546,6 +549,7 @@ storage_close(struct storage *storage)
 {
     struct server *server = storage->server;
     bool is_whole = storage->shards != NULL && storage->log != NULL;
+    server->pressure.log = NULL;
     for (uint32_t i = 0; is_whole && i < server->worker_count; i++) {
         if (storage->shards[i].writer != NULL)
             log_writer_free(storage->shards[i].writer);

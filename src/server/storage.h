@@ -15,9 +15,10 @@ enum {
 struct storage;
 
 /* Opens (or makes) the data directory, restores what is there into the server's shards, and gives
- * every worker its journal. Before server_run. -1 with one line for the operator. */
+ * every worker its journal. Before server_run. Publishers wait while the disk has less than
+ * disk_free_low bytes free. -1 with one line for the operator. */
 MUST_CHECK int storage_open(struct storage **storage, struct server *server, const char *directory,
-                            char error[STORAGE_TEXT_SIZE]);
+                            uint64_t disk_free_low, char error[STORAGE_TEXT_SIZE]);
 
 /* What was written is made durable, then all is closed. The workers have stopped and submitted. */
 void storage_close(struct storage *storage);

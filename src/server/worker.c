@@ -66,6 +66,42 @@ on_accept(struct listener *listener, int fd, const struct address *peer)
         hand_over(fewest, fd, peer);
 }
 
+/* --- Pressure
+ * ------------------------------------------------------------------------------------------ */
+
+static void
+wake_all(struct server *server)
+{
+    for (uint32_t i = 0; i < server->worker_count; i++)
+        loop_wake(&server->workers[i].loop);
+}
+
+/* While something is short, somebody has to look whether it still is, even if nothing happens. */
+static void
+on_pressure_timer(struct timer *timer, int64_t now_ms)
+{
+    struct server *server = CONTAINER_OF(timer, struct server, pressure_timer);
+    (void)now_ms;
+    if (pressure_look(&server->pressure))
+        wake_all(server);
+}
+
+/* The pressure of now, for the worker's connections. */
+static void
+feel_pressure(struct worker *worker)
+{
+    struct server *server = worker->server;
+    if (pressure_look(&server->pressure))
+        wake_all(server);
+    uint32_t reasons = atomic_load_explicit(&server->pressure.reasons, memory_order_acquire);
+    if (UNLIKELY(reasons != worker->host.pressure))
+        session_host_press(&worker->host, reasons);
+    if (UNLIKELY(reasons != 0) && worker == &server->workers[0]
+        && !timer_is_set(&server->pressure_timer))
+        wheel_set(&worker->shard->wheel, &server->pressure_timer,
+                  worker->shard->now_ms + PRESSURE_LOOK_MS);
+}
+
 /* --- The turn
  * ------------------------------------------------------------------------------------------ */
 
@@ -76,6 +112,8 @@ has_mail(void *context)
     return shard_has_mail(worker->shard)
            || atomic_load_explicit(&worker->handovers, memory_order_acquire) != NULL
            || session_host_has_durable(&worker->host)
+           || atomic_load_explicit(&worker->server->pressure.reasons, memory_order_acquire)
+                  != worker->host.pressure
            || (!worker->is_stopping
                && atomic_load_explicit(&worker->server->is_stopping, memory_order_acquire));
 }
@@ -138,6 +176,7 @@ run(struct worker *worker)
         session_host_durable(&worker->host);
         take_handovers(worker);
         bool has_more = shard_run(worker->shard);
+        feel_pressure(worker);
         has_more |= session_host_flush(&worker->host);
         session_host_submit(&worker->host);
         shard_flush(worker->shard);
@@ -162,10 +201,13 @@ run_thread(void *context)
  * ---------------------------------------------------------------------------------------- */
 
 int
-server_init(struct server *server, uint32_t threads, const struct session_limits *limits,
-            session_authenticate *authenticate, void *authenticate_context)
+server_init(struct server *server, uint32_t threads, uint64_t memory_max,
+            const struct session_limits *limits, session_authenticate *authenticate,
+            void *authenticate_context)
 {
     *server = (struct server){0};
+    pressure_init(&server->pressure, memory_max);
+    timer_init(&server->pressure_timer, on_pressure_timer);
     server->broker = broker_new(threads);
     server->workers = calloc(threads, sizeof(*server->workers));
     if (server->broker == NULL || server->workers == NULL)
@@ -231,8 +273,7 @@ void
 server_stop(struct server *server)
 {
     atomic_store_explicit(&server->is_stopping, true, memory_order_release);
-    for (uint32_t i = 0; i < server->worker_count; i++)
-        loop_wake(&server->workers[i].loop);
+    wake_all(server);
 }
 
 void

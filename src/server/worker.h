@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "net/listener.h"
+#include "server/pressure.h"
 #include "session/session.h"
 
 enum {
@@ -44,11 +45,14 @@ struct server {
     uint32_t worker_count;
     struct listener listeners[WORKER_LISTENERS_MAX];
     uint32_t listener_count;
+    struct pressure pressure;
+    struct timer pressure_timer; /* the first worker's */
     atomic_bool is_stopping;
 };
 
-/* Makes the shards, loops and hosts. -errno. */
-MUST_CHECK int server_init(struct server *server, uint32_t threads,
+/* Makes the shards, loops and hosts. memory_max: bytes held for clients beyond which publishers
+ * wait; 0 is two fifths of the machine's. -errno. */
+MUST_CHECK int server_init(struct server *server, uint32_t threads, uint64_t memory_max,
                            const struct session_limits *limits, session_authenticate *authenticate,
                            void *authenticate_context);
 

@@ -289,11 +289,18 @@ bad_frame(struct connection *connection, enum amqp_frame_result result, const ui
     connection_fail(connection, &error);
 }
 
+/* Its input waits, because it publishes and something is short. */
+static bool
+is_held(const struct connection *connection)
+{
+    return connection->host->pressure != 0 && connection->has_published;
+}
+
 static bool
 takes_input(const struct connection *connection)
 {
     return !connection->is_waiting && !connection->is_broken
-           && connection->state < CONNECTION_REFUSED;
+           && connection->state < CONNECTION_REFUSED && !is_held(connection);
 }
 
 /* One step of parsing at `data`: returns the bytes that were taken, 0: there is not enough. */
@@ -329,7 +336,7 @@ parse_step(struct connection *connection, const uint8_t *data, size_t size)
 static void
 keep_rest(struct connection *connection, const uint8_t *data, size_t size)
 {
-    connection->has_input_left = connection->is_waiting && size > 0;
+    connection->has_input_left = size > 0 && !takes_input(connection);
     buffer_free(&connection->input);
     if (size > 0 && buffer_append(&connection->input, data, size) != 0)
         connection_break(connection, "out of memory");
@@ -445,7 +452,9 @@ on_events(struct io *io, uint32_t events)
 static void
 on_heartbeat_tick(struct connection *connection, int64_t now_ms)
 {
-    if (++connection->silent_ticks > 4) {
+    if (is_held(connection))
+        connection->silent_ticks = 0; /* it is not read, so nobody knows */
+    else if (++connection->silent_ticks > 4) {
         log_warn("missed heartbeats from client", LOG_STR("peer", connection->peer),
                  LOG_UINT("timeout_s", connection->heartbeat_s));
         connection->is_broken = true;
@@ -679,6 +688,48 @@ session_host_shutdown(struct session_host *host)
                    "broker forced connection closure with reason 'shutdown'");
     LIST_FOR_EACH (node, &host->connections)
         connection_fail(LIST_ENTRY(node, struct connection, link), &error);
+}
+
+/* --- Pressure
+ * --------------------------------------------------------------------------------------------- */
+
+/* Tells the client that its publishing is held back, or no longer, if that is news to it. */
+static void
+tell_pressure(struct connection *connection)
+{
+    uint32_t told = connection->host->pressure & PRESSURE_TOLD;
+    bool is_blocked = told != 0 && connection->has_published;
+    if (connection->state != CONNECTION_OPEN || is_blocked == connection->is_told_blocked
+        || (connection->capabilities & CLIENT_BLOCKED) == 0)
+        return;
+    connection->is_told_blocked = is_blocked;
+    if (is_blocked)
+        CONNECTION_SEND(connection, 0, connection_blocked, 64,
+                        {.reason = slice_from(told == PRESSURE_MEMORY ? "low on memory"
+                                              : told == PRESSURE_DISK ? "low on disk"
+                                                                      : "low on memory & disk")});
+    else
+        CONNECTION_SEND(connection, 0, connection_unblocked, 16, {.no_fields = 0});
+}
+
+void
+connection_publishes(struct connection *connection)
+{
+    connection->has_published = true;
+    tell_pressure(connection);
+}
+
+void
+session_host_press(struct session_host *host, uint32_t pressure)
+{
+    host->pressure = pressure;
+    LIST_FOR_EACH (node, &host->connections) {
+        struct connection *connection = LIST_ENTRY(node, struct connection, link);
+        if (!connection->has_published)
+            continue;
+        tell_pressure(connection);
+        connection_dirty(connection); /* to be watched for other events, or to go on */
+    }
 }
 
 /* Reports to queues what consumers have been sent, unless too much still waits for the socket. */

@@ -57,8 +57,10 @@ struct connection {
     bool is_broken;       /* to be given up at the end of the turn: out of memory, socket error */
     bool has_sent;        /* since the last tick */
     bool is_loopback, has_input_left;
-    uint64_t gate;      /* output waits until the definitions are durable up to this change */
-    uint32_t body_left; /* of a body frame of which a part has come; with its end octet */
+    bool has_published;   /* so it waits under pressure */
+    bool is_told_blocked; /* connection.blocked was sent, unblocked not yet */
+    uint64_t gate;        /* output waits until the definitions are durable up to this change */
+    uint32_t body_left;   /* of a body frame of which a part has come; with its end octet */
     uint16_t body_channel;
     struct timer timer; /* handshake, heartbeats, closing: what there is in the state */
     char *user, *peer;
@@ -95,6 +97,9 @@ void connection_gate(struct connection *connection);
 
 /* Gives the connection up at the end of the turn, without a word to the client. */
 void connection_break(struct connection *connection, const char *reason);
+
+/* It publishes: under pressure, the connection is not read on. */
+void connection_publishes(struct connection *connection);
 
 /* --- Ending
  * --------------------------------------------------------------------------------------------- */

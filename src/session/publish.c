@@ -26,6 +26,8 @@ publish_begin(struct channel *channel, const struct amqp_basic_publish *method,
     struct publish *publish = &channel->publish;
     if (method->immediate)
         return channel_error(error, AMQP_REPLY_NOT_IMPLEMENTED, "immediate=true");
+    if (UNLIKELY(!channel->connection->has_published))
+        connection_publishes(channel->connection);
     publish->exchange = method->exchange;
     publish->routing_key = method->routing_key;
     publish->mandatory = method->mandatory;

@@ -33,6 +33,14 @@ struct session_limits {
     int64_t consumer_timeout_ms; /* for settling a delivery; 0: none */
 };
 
+/* Why publishers have to wait. */
+enum session_pressure {
+    PRESSURE_MEMORY = 1 << 0,
+    PRESSURE_DISK = 1 << 1,
+    PRESSURE_LOG = 1 << 2, /* the log is behind: so short a time that clients are not told */
+    PRESSURE_TOLD = PRESSURE_MEMORY | PRESSURE_DISK,
+};
+
 /* Who may come in: true, or false with the reason for the log. */
 typedef bool session_authenticate(void *context, struct slice user, struct slice password,
                                   bool is_loopback, const char **reason);
@@ -49,6 +57,7 @@ struct session_host {
     session_authenticate *authenticate;
     void *authenticate_context;
     struct list connections;
+    uint32_t pressure; /* enum session_pressure: connections that publish are not read */
     /* What keeps things on disk; NULL: nothing is kept, and nothing waited for. */
     struct log_writer *log_writer;
     struct definitions *definitions;
@@ -89,6 +98,10 @@ void session_host_durable(struct session_host *host);
 
 /* Whether there is something to do for session_host_durable. Any thread. */
 bool session_host_has_durable(const struct session_host *host);
+
+/* Pressure has come, changed or gone: publishers wait or go on, and are told if they want to know.
+ */
+void session_host_press(struct session_host *host, uint32_t pressure);
 
 /* Tells every client that the broker shuts down (connection.close 320). */
 void session_host_shutdown(struct session_host *host);

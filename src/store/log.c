@@ -159,7 +159,7 @@ wait_for_work(struct log *log)
 {
     pthread_mutex_lock(&log->mutex);
     while (log->pending == NULL && !log->is_stopping) {
-        if (!log->is_space_blocked && !log->is_checkpoint_blocked) {
+        if (!log_disk_low(log)) {
             pthread_cond_wait(&log->work, &log->mutex);
             continue;
         }
@@ -168,6 +168,7 @@ wait_for_work(struct log *log)
         until.tv_sec += SPACE_RETRY_SECONDS;
         if (pthread_cond_timedwait(&log->work, &log->mutex, &until) == ETIMEDOUT) {
             log->space_retry_at = 0;
+            log_update_low(log);
             break;
         }
     }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "store/log_record.h"
 
 enum {
@@ -192,6 +193,7 @@ slot_make(struct log_index *index, uint64_t id)
             free(chunk);
             return NULL;
         }
+        memory_count(sizeof(*chunk));
     }
     index->last = chunk;
     chunk->used++;
@@ -236,6 +238,7 @@ slot_clear(struct log_index *index, uint64_t id, uint64_t *slot)
     if (--chunk->used == 0) {
         table_remove(&index->chunks, chunk->number);
         free(chunk);
+        memory_count(-(int64_t)sizeof(*chunk));
         index->last = NULL;
     }
 }

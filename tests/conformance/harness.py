@@ -25,24 +25,26 @@ SCENARIOS = []
 
 
 class Scenario:
-    def __init__(self, name, run, not_rabbitmq, restarts):
-        self.name, self.run, self.not_rabbitmq, self.restarts = name, run, not_rabbitmq, restarts
+    def __init__(self, name, run, not_rabbitmq, restarts, config):
+        self.name, self.run, self.not_rabbitmq = name, run, not_rabbitmq
+        self.has_own_broker, self.config = restarts or config is not None, config
 
 
-def scenario(function=None, *, not_rabbitmq=None, restarts=False):
+def scenario(function=None, *, not_rabbitmq=None, restarts=False, config=None):
     """Marks a scenario. not_rabbitmq says why RabbitMQ 3.10 does otherwise on purpose; with
-    restarts it has a broker of its own, which it may end and start again."""
+    restarts it has a broker of its own, which it may end and start again; with config too, and
+    that is the text of its configuration file."""
     def register(function):
-        add(function.__name__, function, not_rabbitmq, restarts)
+        add(function.__name__, function, not_rabbitmq, restarts, config)
         return function
     return register if function is None else register(function)
 
 
-def add(name, run, not_rabbitmq=None, restarts=False):
+def add(name, run, not_rabbitmq=None, restarts=False, config=None):
     """A scenario made from a row of a table."""
     if any(known.name == name for known in SCENARIOS):
         raise ValueError(f"two scenarios are called {name}")
-    SCENARIOS.append(Scenario(name, run, not_rabbitmq, restarts))
+    SCENARIOS.append(Scenario(name, run, not_rabbitmq, restarts, config))
 
 
 class Broker:
@@ -139,13 +141,14 @@ class OwnBroker(Broker):
 
 
 def run_one(scenario, address, whippetd=None):
-    """whippetd makes brokers for scenarios that restart theirs.
+    """whippetd makes brokers, of a configuration, for scenarios that have their own.
 
     Returns None, or in words what went wrong.
     """
     reason = None
     try:
-        broker = OwnBroker(whippetd()) if scenario.restarts else Broker(address)
+        broker = (OwnBroker(whippetd(scenario.config)) if scenario.has_own_broker
+                  else Broker(address))
     except (Failure, OSError) as error:
         return f"starting: {error}"
     try:
@@ -176,18 +179,22 @@ def place(error):
 class Whippetd:
     """A broker of our own on a free port, with an empty data directory."""
 
-    def __init__(self, path, threads):
+    def __init__(self, path, threads, config=None):
         self.folder = tempfile.TemporaryDirectory(prefix="whippet-conformance-")
-        self.path, self.threads = path, threads
+        self.command = [path, "--data-dir", os.path.join(self.folder.name, "data"),
+                        "--listen", "127.0.0.1:0", "--threads", str(threads)]
+        if config is not None:
+            name = os.path.join(self.folder.name, "whippet.yaml")
+            with open(name, "w", encoding="utf-8") as file:
+                file.write(config)
+            self.command += ["--config", name]
         self.process, self.is_asked_to_end = None, False
 
     def start(self):
         """-> its address"""
         self.is_asked_to_end = False
         self.process = subprocess.Popen(
-            [self.path, "--data-dir", self.folder.name, "--listen", "127.0.0.1:0", "--threads",
-             str(self.threads)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, args=(self.process.stdout, self.lines),
                          daemon=True).start()
@@ -278,8 +285,8 @@ def run_all(scenarios, address, results, peer=None, whippetd=None):
     for entry in scenarios:
         if peer == "rabbitmq" and entry.not_rabbitmq:
             results.report(entry.name, skip=entry.not_rabbitmq)
-        elif entry.restarts and not whippetd:
-            results.report(entry.name, skip="it restarts the broker: --whippetd is needed")
+        elif entry.has_own_broker and not whippetd:
+            results.report(entry.name, skip="it needs a broker of its own: --whippetd is needed")
         else:
             work.put(entry)
 

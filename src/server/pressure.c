@@ -1,0 +1,55 @@
+/* Pressure: see the header. */
+#include "server/pressure.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "store/log.h"
+
+void
+pressure_init(struct pressure *pressure, uint64_t memory_max)
+{
+    atomic_init(&pressure->reasons, 0);
+    pressure->memory_max = memory_max > 0 ? memory_max : memory_of_machine() / 5 * 2;
+    pressure->log = NULL;
+}
+
+/* Is `now` above the limit? Once it was, it must come down by an eighth, so that publishers are not
+ * stopped and started at every message. */
+static bool
+is_above(uint64_t now, uint64_t limit, bool was_above)
+{
+    return now > (was_above ? limit - limit / 8 : limit);
+}
+
+static void
+report(const struct pressure *pressure, uint32_t before, uint32_t after)
+{
+    if (((before ^ after) & PRESSURE_MEMORY) != 0)
+        log_warn((after & PRESSURE_MEMORY) != 0 ? "memory is short: publishers wait"
+                                                : "memory is no longer short",
+                 LOG_UINT("held", memory_held()), LOG_UINT("limit", pressure->memory_max));
+    if (((before ^ after) & PRESSURE_DISK) != 0)
+        log_warn((after & PRESSURE_DISK) != 0 ? "disk space is short: publishers wait"
+                                              : "disk space is no longer short");
+}
+
+bool
+pressure_look(struct pressure *pressure)
+{
+    uint32_t before = atomic_load_explicit(&pressure->reasons, memory_order_relaxed), after = 0;
+    if (is_above(memory_held(), pressure->memory_max, (before & PRESSURE_MEMORY) != 0))
+        after |= PRESSURE_MEMORY;
+    if (pressure->log != NULL) {
+        if (log_disk_low(pressure->log))
+            after |= PRESSURE_DISK;
+        if (is_above(log_backlog(pressure->log), PRESSURE_BACKLOG_HIGH,
+                     (before & PRESSURE_LOG) != 0))
+            after |= PRESSURE_LOG;
+    }
+    if (after == before
+        || !atomic_compare_exchange_strong_explicit(&pressure->reasons, &before, after,
+                                                    memory_order_release, memory_order_relaxed))
+        return false; /* nothing new, or another worker has just said it */
+    report(pressure, before, after);
+    return true;
+}

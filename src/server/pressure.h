@@ -1,0 +1,33 @@
+/* Pressure: when publishers must wait, because memory, disk or the log's way to the disk is short.
+ *
+ * Any worker looks, at the end of its turn; what it finds is for all. Short of memory or disk,
+ * clients are told (connection.blocked). When only the log is behind, for the blink of a sync,
+ * their input just waits. */
+#ifndef SERVER_PRESSURE_H
+#define SERVER_PRESSURE_H
+
+#include "session/session.h"
+
+struct log;
+
+enum {
+    /* Bytes on their way to the disk: what a good disk writes in a tenth of a second. */
+    PRESSURE_BACKLOG_HIGH = 64 * 1024 * 1024,
+    /* While there is pressure, it is looked at least so often, also if nothing happens. */
+    PRESSURE_LOOK_MS = 250,
+};
+
+struct pressure {
+    _Atomic uint32_t reasons; /* enum session_pressure */
+    uint64_t memory_max;      /* bytes held for clients */
+    struct log *log;          /* NULL: nothing is kept */
+};
+
+/* memory_max 0: two fifths of what the machine has. */
+void pressure_init(struct pressure *pressure, uint64_t memory_max);
+
+/* Looks, and says in the log what has changed. Returns whether something has: then all workers are
+ * to be woken. */
+bool pressure_look(struct pressure *pressure);
+
+#endif
