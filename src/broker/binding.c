@@ -9,8 +9,7 @@
 #include "amqp/table.h"
 #include "broker/exchange.h"
 
-/* --- Identity
- * -------------------------------------------------------------------------------------- */
+/* --- Identity --------------------------------------------------------------------------------- */
 
 struct argument {
     struct slice name;
@@ -87,8 +86,7 @@ identify(struct binding *binding, const struct binding_request *request)
     return 0;
 }
 
-/* --- Events
- * ------------------------------------------------------------------------------------------ */
+/* --- Events ----------------------------------------------------------------------------------- */
 
 bool
 binding_is_durable(const struct binding *binding)
@@ -120,8 +118,7 @@ tell(struct catalogue *catalogue, const struct binding *binding, enum catalogue_
     catalogue_tell(catalogue, &event);
 }
 
-/* --- Binding
- * -------------------------------------------------------------------------------------------- */
+/* --- Binding ---------------------------------------------------------------------------------- */
 
 static int
 not_found(const char *kind, struct slice name, struct vhost *vhost, struct amqp_error *error)
@@ -245,8 +242,7 @@ catalogue_bind(struct catalogue *catalogue, struct vhost *vhost,
     return 0;
 }
 
-/* --- Unbinding
- * ---------------------------------------------------------------------------------------------- */
+/* --- Unbinding -------------------------------------------------------------------------------- */
 
 void
 binding_free(struct catalogue *catalogue, struct binding *binding)

@@ -28,8 +28,7 @@ name_of_record(const void *value)
     return ((const struct queue_record *)value)->name;
 }
 
-/* --- Life ----------------------------------------------------------------------------------------
- */
+/* --- Life ------------------------------------------------------------------------------------- */
 
 struct catalogue *
 catalogue_new(void)
@@ -135,8 +134,7 @@ catalogue_queue_ids_used(struct catalogue *catalogue, uint64_t highest)
         atomic_store(&catalogue->next_queue_id, highest + 1);
 }
 
-/* --- Vhosts
- * ---------------------------------------------------------------------------------------- */
+/* --- Vhosts ----------------------------------------------------------------------------------- */
 
 static int
 add_predeclared(struct vhost *vhost)
@@ -233,8 +231,7 @@ vhost_id(const struct vhost *vhost)
     return vhost->id;
 }
 
-/* --- Queues
- * ------------------------------------------------------------------------------------------- */
+/* --- Queues ----------------------------------------------------------------------------------- */
 
 struct queue_record *
 vhost_queue(struct vhost *vhost, struct slice name)
@@ -325,9 +322,7 @@ queue_record_free(struct queue_record *record)
     free(record);
 }
 
-/* --- Events
- * -----------------------------------------------------------------------------------------------
- */
+/* --- Events ----------------------------------------------------------------------------------- */
 
 struct catalogue_event
 exchange_event(const struct exchange *exchange, enum catalogue_event_type type)

@@ -110,8 +110,7 @@ uint64_t catalogue_generation(const struct catalogue *catalogue);
 uint64_t catalogue_next_queue_id(struct catalogue *catalogue);
 void catalogue_queue_ids_used(struct catalogue *catalogue, uint64_t highest);
 
-/* --- Vhosts (these take the mutex themselves) ----------------------------------------------------
- */
+/* --- Vhosts (these take the mutex themselves) ------------------------------------------------- */
 
 /* Makes the vhost with its default exchange and amq.* exchanges. -EEXIST, -ENOMEM. */
 MUST_CHECK int catalogue_vhost_add(struct catalogue *catalogue, struct slice name);
@@ -123,8 +122,7 @@ struct vhost *vhost_ref(struct vhost *vhost);
 struct slice vhost_name(const struct vhost *vhost);
 uint32_t vhost_id(const struct vhost *vhost); /* never reused while the broker runs */
 
-/* --- Exchanges and bindings: with the mutex held ------------------------------------------------
- */
+/* --- Exchanges and bindings: with the mutex held ---------------------------------------------- */
 
 /* exchange.declare (passive too). *created tells whether it is new (also when it then fails).
  * 0, or -1 with the error: 403 reserved name or default exchange, 404 passive and missing,
@@ -199,8 +197,7 @@ MUST_CHECK int catalogue_bind(struct catalogue *catalogue, struct vhost *vhost,
 MUST_CHECK int catalogue_unbind(struct catalogue *catalogue, struct vhost *vhost,
                                 const struct binding_request *request, struct amqp_error *error);
 
-/* --- Queues: with the mutex held
- * ------------------------------------------------------------------ */
+/* --- Queues: with the mutex held -------------------------------------------------------------- */
 
 struct queue_record *queue_record_find(struct catalogue *catalogue, struct vhost *vhost,
                                        struct slice name);
@@ -222,8 +219,7 @@ void queue_record_remove(struct catalogue *catalogue, struct queue_record *recor
 /* Frees a record that was never inserted. */
 void queue_record_free(struct queue_record *record);
 
-/* --- Routing (takes the mutex itself)
- * ------------------------------------------------------------- */
+/* --- Routing (takes the mutex itself) --------------------------------------------------------- */
 
 enum route_status { ROUTE_OK, ROUTE_NO_EXCHANGE, ROUTE_INTERNAL_EXCHANGE };
 

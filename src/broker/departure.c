@@ -30,8 +30,7 @@ static const char *const reason_names[] = {
     [DEPARTS_DELIVERY_LIMIT] = "delivery_limit",
 };
 
-/* --- Deciding where to
- * -------------------------------------------------------------------------------- */
+/* --- Deciding where to ------------------------------------------------------------------------ */
 
 static struct slice
 keep(char **at, struct slice from)
@@ -115,8 +114,7 @@ queue_depart_refused(struct queue *queue, struct message *message)
                   DEPARTS_MAXLEN);
 }
 
-/* --- What is written on a dead letter
- * ------------------------------------------------------------------ */
+/* --- What is written on a dead letter --------------------------------------------------------- */
 
 size_t
 message_more_keys(struct slice headers, const char *header, struct slice *keys, size_t capacity)
@@ -327,8 +325,7 @@ out:
     return rewritten;
 }
 
-/* --- Sending on
- * ----------------------------------------------------------------------------------------- */
+/* --- Sending on ------------------------------------------------------------------------------- */
 
 static void
 departure_free(struct departure *departure)

@@ -43,8 +43,7 @@ out_of_memory(struct amqp_error *error)
     return -1;
 }
 
-/* --- Making
- * --------------------------------------------------------------------------------------- */
+/* --- Making ----------------------------------------------------------------------------------- */
 
 static int
 read_type(struct exchange *exchange, struct amqp_error *error)
@@ -156,8 +155,7 @@ exchange_free(struct exchange *exchange)
     release(exchange);
 }
 
-/* --- Declaring
- * -------------------------------------------------------------------------------------- */
+/* --- Declaring -------------------------------------------------------------------------------- */
 
 struct exchange *
 vhost_exchange(struct vhost *vhost, struct slice name)
@@ -329,8 +327,7 @@ exchange_declare(struct catalogue *catalogue, struct vhost *vhost,
     return 0;
 }
 
-/* --- Deleting
- * ----------------------------------------------------------------------------------------- */
+/* --- Deleting --------------------------------------------------------------------------------- */
 
 int
 exchange_delete(struct catalogue *catalogue, struct vhost *vhost, struct slice name, bool if_unused,
@@ -424,8 +421,7 @@ exchange_remove(struct catalogue *catalogue, struct exchange *exchange)
     catalogue_changed(catalogue);
 }
 
-/* --- Delayed exchanges, dead letters
- * ------------------------------------------------------------------- */
+/* --- Delayed exchanges, dead letters ---------------------------------------------------------- */
 
 bool
 exchange_is_internal(const struct exchange *exchange)

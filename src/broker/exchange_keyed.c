@@ -6,8 +6,7 @@
 
 #include "broker/exchange.h"
 
-/* --- direct: bindings grouped by their key ------------------------------------------------------
- */
+/* --- direct: bindings grouped by their key ---------------------------------------------------- */
 
 struct key_group {
     struct list bindings;
@@ -83,8 +82,7 @@ const struct exchange_type exchange_type_direct = {
     .free = direct_free,
 };
 
-/* --- fanout
- * ----------------------------------------------------------------------------------------- */
+/* --- fanout ----------------------------------------------------------------------------------- */
 
 static void
 fanout_route(struct exchange *exchange, struct router *router)
@@ -99,8 +97,7 @@ const struct exchange_type exchange_type_fanout = {
     .matches_all_keys = true,
 };
 
-/* --- the default exchange: every queue is bound to it by its name
- * ----------------------------------- */
+/* --- the default exchange: every queue is bound to it by its name ----------------------------- */
 
 void
 route_default(struct vhost *vhost, struct router *router)

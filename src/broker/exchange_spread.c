@@ -208,8 +208,7 @@ const struct exchange_type exchange_type_consistent_hash = {
     .matches_all_keys = true,
 };
 
-/* --- One of all bindings
- * -------------------------------------------------------------------------- */
+/* --- One of all bindings ---------------------------------------------------------------------- */
 
 static void
 route_to_nth(struct exchange *exchange, struct router *router, uint64_t n)

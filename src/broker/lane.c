@@ -171,8 +171,7 @@ returned_pop(struct lane *lane)
     }
 }
 
-/* --- Ready entries ------------------------------------------------------------------------------
- */
+/* --- Ready entries ---------------------------------------------------------------------------- */
 
 struct entry *
 lane_first_ready(struct lane *lane, uint64_t *sequence)

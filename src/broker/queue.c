@@ -50,8 +50,7 @@ publish_statistics(const struct queue *queue)
     atomic_store_explicit(&record->consumers, queue->consumer_count, memory_order_relaxed);
 }
 
-/* --- Expiry: a heap of those deadlines that are not in the order of places ---------------------
- */
+/* --- Expiry: a heap of those deadlines that are not in the order of places -------------------- */
 
 static void
 expiry_sift_down(struct queue *queue, size_t i)
@@ -145,8 +144,7 @@ note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct entry
         arm_expiry(queue, entry->deadline_ms);
 }
 
-/* --- Deduplication: of messages with the same identifier the queue holds one
- * ---------------------- */
+/* --- Deduplication: of messages with the same identifier the queue holds one ------------------ */
 
 static struct slice
 identifier_of(const void *value)
@@ -178,8 +176,7 @@ forget_identifier(struct queue *queue, struct message *message)
         map_remove(queue->identifiers, key);
 }
 
-/* --- Entering and leaving ------------------------------------------------------------------------
- */
+/* --- Entering and leaving --------------------------------------------------------------------- */
 
 static struct lane *
 lane_for(struct queue *queue, uint16_t number)
@@ -423,8 +420,7 @@ on_expiry(struct timer *timer, int64_t now_ms)
     publish_statistics(queue);
 }
 
-/* --- Publishing
- * ------------------------------------------------------------------------------------ */
+/* --- Publishing ------------------------------------------------------------------------------- */
 
 static bool
 is_over(const struct queue *queue, uint64_t messages, uint64_t bytes)
@@ -508,8 +504,7 @@ queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, b
     return true;
 }
 
-/* --- Subscriptions
- * --------------------------------------------------------------------------------- */
+/* --- Subscriptions ---------------------------------------------------------------------------- */
 
 static bool
 can_receive(const struct subscription *subscription)
@@ -684,8 +679,7 @@ give_credit(struct subscription *subscription, const struct mail *mail)
         make_runnable(subscription->queue); /* to give leave back that is not needed */
 }
 
-/* --- Deliveries
- * -------------------------------------------------------------------------------------- */
+/* --- Deliveries ------------------------------------------------------------------------------- */
 
 /* Hands one message out: as mail to the client, or in place when it is of this shard. The message
  * stays in the queue, unacknowledged, or has left it (no_ack). */
@@ -832,8 +826,7 @@ get(struct queue *queue, const struct mail *mail)
     publish_statistics(queue);
 }
 
-/* --- Settling
- * ------------------------------------------------------------------------------------------ */
+/* --- Settling --------------------------------------------------------------------------------- */
 
 static void
 requeue(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
@@ -916,9 +909,7 @@ purge(struct queue *queue, const struct mail *mail)
     reply_counts(queue, mail, QUEUE_OK, count);
 }
 
-/* --- Life
- * ------------------------------------------------------------------------------------------------
- */
+/* --- Life ------------------------------------------------------------------------------------- */
 
 struct queue *
 queue_new(struct shard *shard, struct queue_record *record)
@@ -1108,9 +1099,7 @@ delete_on_request(struct queue *queue, const struct mail *mail)
         reply_counts(queue, mail, result, messages);
 }
 
-/* --- Mail
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- Mail ------------------------------------------------------------------------------------- */
 
 static void
 confirm(struct shard *shard, const struct mail *mail, bool is_accepted)

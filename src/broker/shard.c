@@ -24,8 +24,7 @@ struct mail_batch {
     struct mail mails[BATCH_MAILS];
 };
 
-/* --- Life ----------------------------------------------------------------------------------------
- */
+/* --- Life ------------------------------------------------------------------------------------- */
 
 static struct shard *
 shard_new(struct broker *broker, uint32_t index)
@@ -150,8 +149,7 @@ shard_set_time(struct shard *shard, int64_t monotonic_ms, int64_t wall_ms)
     shard->wall_ms = wall_ms;
 }
 
-/* --- Receiving
- * -------------------------------------------------------------------------------------- */
+/* --- Receiving -------------------------------------------------------------------------------- */
 
 /* A delivery whose client has gone comes back to its queue. */
 static void
@@ -230,8 +228,7 @@ receive_mail(struct shard *shard)
     }
 }
 
-/* --- Sending
- * ------------------------------------------------------------------------------------------ */
+/* --- Sending ---------------------------------------------------------------------------------- */
 
 static struct mail_batch *
 new_batch(struct outbox *outbox)
@@ -330,8 +327,7 @@ shard_publish(struct shard *shard, const struct route *route, struct message *me
     return 0;
 }
 
-/* --- The turn
- * ------------------------------------------------------------------------------------------- */
+/* --- The turn --------------------------------------------------------------------------------- */
 
 static void
 delete_orphans(struct shard *shard)

@@ -134,8 +134,7 @@ struct client_ops {
     void (*receive)(void *client, const struct mail *mail);
 };
 
-/* --- The shards of a broker --------------------------------------------------------------------
- */
+/* --- The shards of a broker ------------------------------------------------------------------- */
 
 struct broker {
     struct catalogue *catalogue;

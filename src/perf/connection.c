@@ -34,8 +34,7 @@ connection_fail(struct connection *connection, const char *format, ...)
     return -1;
 }
 
-/* --- Bytes -------------------------------------------------------------------------------------
- */
+/* --- Bytes ------------------------------------------------------------------------------------ */
 
 void
 connection_reserve(struct connection *connection, size_t capacity)
@@ -143,8 +142,7 @@ connection_flush_blocking(struct connection *connection, uint64_t deadline)
     }
 }
 
-/* --- Frames ------------------------------------------------------------------------------------
- */
+/* --- Frames ----------------------------------------------------------------------------------- */
 
 int
 connection_next_frame(struct connection *connection, struct frame *frame)
@@ -273,8 +271,7 @@ connection_call(struct connection *connection, enum method_id answer, struct wir
     }
 }
 
-/* --- The handshake -----------------------------------------------------------------------------
- */
+/* --- The handshake ---------------------------------------------------------------------------- */
 
 static int
 connection_connect(struct connection *connection, const struct uri *uri)

@@ -34,8 +34,7 @@ mode_end(const struct options *options)
     return clock_now() + (uint64_t)(options->duration * 1e9);
 }
 
-/* --- The disk ----------------------------------------------------------------------------------
- */
+/* --- The disk --------------------------------------------------------------------------------- */
 
 /* A file in the directory that goes away with the program. */
 static int
@@ -109,8 +108,7 @@ mode_sync_limit(const struct options *options)
     return 0;
 }
 
-/* --- Loopback ----------------------------------------------------------------------------------
- */
+/* --- Loopback --------------------------------------------------------------------------------- */
 
 /* Two ends of a TCP connection over 127.0.0.1. */
 static int

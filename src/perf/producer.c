@@ -23,8 +23,7 @@ enum {
  * of one wake-up per message above 50,000 messages a second. */
 static const uint64_t TICK_NS = 20000;
 
-/* --- Encoding the slots ------------------------------------------------------------------------
- */
+/* --- Encoding the slots ----------------------------------------------------------------------- */
 
 /* One whole message: publish, header, body frames. Returns where in the buffer the body begins. */
 static size_t
@@ -171,8 +170,7 @@ producer_fini(struct client *client)
     free(producer->is_settled);
 }
 
-/* --- Sending -----------------------------------------------------------------------------------
- */
+/* --- Sending ---------------------------------------------------------------------------------- */
 
 /* When message number n (from 0) is due. */
 static uint64_t
@@ -342,8 +340,7 @@ producer_stop(struct client *client)
     producer->pending_start = producer->pending_end;
 }
 
-/* --- Confirms ----------------------------------------------------------------------------------
- */
+/* --- Confirms --------------------------------------------------------------------------------- */
 
 /* Settles one delivery if it is not settled yet. */
 static void

@@ -81,8 +81,7 @@ run_totals(const struct run *run)
     return totals;
 }
 
-/* --- Clients and workers -----------------------------------------------------------------------
- */
+/* --- Clients and workers ---------------------------------------------------------------------- */
 
 static int
 client_open(struct client *client)
@@ -225,8 +224,7 @@ run_free(struct run *run)
     free(run->clients);
 }
 
-/* --- The course of a run -----------------------------------------------------------------------
- */
+/* --- The course of a run ---------------------------------------------------------------------- */
 
 /* Waits until something happens or the time has come. */
 static void
@@ -353,8 +351,7 @@ course_follow(struct course *course)
     course->at_end = run_totals(run);
 }
 
-/* --- The result --------------------------------------------------------------------------------
- */
+/* --- The result ------------------------------------------------------------------------------- */
 
 /* From the start to the last event of a kind, in seconds. */
 static double
@@ -462,8 +459,7 @@ course_result(const struct course *course, struct result *result)
     }
 }
 
-/* --- All of it ---------------------------------------------------------------------------------
- */
+/* --- All of it -------------------------------------------------------------------------------- */
 
 /* Opens, runs, closes. 0 with the result, or -1 with run->error. */
 static int

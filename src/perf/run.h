@@ -49,8 +49,7 @@ counter_get(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* --- Producers ---------------------------------------------------------------------------------
- */
+/* --- Producers -------------------------------------------------------------------------------- */
 
 /* The messages stand encoded in a ring of slots, one behind the other, so that a batch is one
  * contiguous write; only number and time in the bodies change from round to round. */
@@ -75,8 +74,7 @@ struct producer {
     bool *is_settled;
 };
 
-/* --- Consumers ---------------------------------------------------------------------------------
- */
+/* --- Consumers -------------------------------------------------------------------------------- */
 
 struct consumer {
     uint64_t queue_count, subscribed;
@@ -86,8 +84,7 @@ struct consumer {
     uint64_t unacknowledged;
 };
 
-/* --- Clients and workers -----------------------------------------------------------------------
- */
+/* --- Clients and workers ---------------------------------------------------------------------- */
 
 struct client {
     struct counters counters;

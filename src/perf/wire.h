@@ -105,8 +105,7 @@ wire_put_u64(uint8_t *at, uint64_t value)
     memcpy(at, &value, sizeof(value));
 }
 
-/* --- Building ----------------------------------------------------------------------------------
- */
+/* --- Building --------------------------------------------------------------------------------- */
 
 /* A growing buffer of bytes to send. Out of memory ends the program: it has nothing to save. */
 struct wire_buffer {
@@ -139,8 +138,7 @@ void wire_frame_begin(struct wire_buffer *buffer, uint8_t type, uint16_t channel
 void wire_method_begin(struct wire_buffer *buffer, uint16_t channel, enum method_id method);
 void wire_frame_end(struct wire_buffer *buffer);
 
-/* --- Reading -----------------------------------------------------------------------------------
- */
+/* --- Reading ---------------------------------------------------------------------------------- */
 
 /* The fields of a payload, read one after the other. A field that is not there reads as zero or
  * empty, and the reader remembers that it failed. */

@@ -35,8 +35,7 @@ struct storage {
     bool has_vhost;
 };
 
-/* --- The journal: messages to and from the log
- * ------------------------------------------------------- */
+/* --- The journal: messages to and from the log ------------------------------------------------ */
 
 /* The owner's flags of a log record: the message's flags, and above them its priority. */
 enum { PRIORITY_SHIFT = 8 };
@@ -184,8 +183,7 @@ journal_returned(void *context, uint64_t queue_id, uint64_t message_id, uint32_t
               "a redelivery was not written: its count may be too low after a restart");
 }
 
-/* --- Definitions
- * ---------------------------------------------------------------------------------------- */
+/* --- Definitions ------------------------------------------------------------------------------ */
 
 static struct definition
 definition_of(const struct catalogue_event *event)
@@ -233,8 +231,7 @@ on_change(void *context, const struct catalogue_event *event)
     /* A failure is reported by definitions_durable's callback, which ends the broker. */
 }
 
-/* --- Restoring the definitions
- * ----------------------------------------------------------------------------- */
+/* --- Restoring the definitions ---------------------------------------------------------------- */
 
 static struct slice
 id_of_record(const void *value)
@@ -351,8 +348,7 @@ restore_definition(void *context, const struct definition *definition)
     return status;
 }
 
-/* --- Restoring the messages
- * --------------------------------------------------------------------------------- */
+/* --- Restoring the messages ------------------------------------------------------------------- */
 
 static struct queue_record *
 record_of(struct storage *storage, uint64_t id)
@@ -402,8 +398,7 @@ note(void *context, const char *text)
     log_warn("message log", LOG_STR("note", text));
 }
 
-/* --- Becoming durable
- * ---------------------------------------------------------------------------------------- */
+/* --- Becoming durable ------------------------------------------------------------------------- */
 
 /* Nothing can be promised any more: what was confirmed is on disk, and the next start finds it. */
 static void
@@ -435,8 +430,7 @@ definitions_became_durable(void *context)
         loop_wake(&storage->server->workers[i].loop);
 }
 
-/* --- Opening and closing
- * ---------------------------------------------------------------------------------------- */
+/* --- Opening and closing ---------------------------------------------------------------------- */
 
 static int
 make_directory(const char *path, char error[STORAGE_TEXT_SIZE])

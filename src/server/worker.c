@@ -11,8 +11,7 @@
 #include "base/log.h"
 #include "session/channel.h"
 
-/* --- Handing connections over
- * ----------------------------------------------------------------------- */
+/* --- Handing connections over ----------------------------------------------------------------- */
 
 static void
 hand_over(struct worker *worker, int fd, const struct address *peer)
@@ -66,8 +65,7 @@ on_accept(struct listener *listener, int fd, const struct address *peer)
         hand_over(fewest, fd, peer);
 }
 
-/* --- Pressure
- * ------------------------------------------------------------------------------------------ */
+/* --- Pressure --------------------------------------------------------------------------------- */
 
 static void
 wake_all(struct server *server)
@@ -102,8 +100,7 @@ feel_pressure(struct worker *worker)
                   worker->shard->now_ms + PRESSURE_LOOK_MS);
 }
 
-/* --- The turn
- * ------------------------------------------------------------------------------------------ */
+/* --- The turn --------------------------------------------------------------------------------- */
 
 static bool
 has_mail(void *context)
@@ -197,8 +194,7 @@ run_thread(void *context)
     return NULL;
 }
 
-/* --- The server
- * ---------------------------------------------------------------------------------------- */
+/* --- The server ------------------------------------------------------------------------------- */
 
 int
 server_init(struct server *server, uint32_t threads, uint64_t memory_max,

@@ -24,8 +24,7 @@ channel_error(struct amqp_error *error, uint16_t code, const char *format, ...)
     return -1;
 }
 
-/* --- Life
- * ------------------------------------------------------------------------------------------- */
+/* --- Life ------------------------------------------------------------------------------------- */
 
 static bool
 make_room(struct connection *connection, uint16_t number)
@@ -134,8 +133,7 @@ channel_fail(struct channel *channel, const struct amqp_error *error)
                      .method_id = error->method_id});
 }
 
-/* --- Methods
- * ------------------------------------------------------------------------------------------ */
+/* --- Methods ---------------------------------------------------------------------------------- */
 
 static int
 channel_open_again(struct channel *channel, const union amqp_method *method,
@@ -262,8 +260,7 @@ channel_method(struct channel *channel, const struct amqp_method_info *info,
     return status;
 }
 
-/* --- Requests to queues
- * ----------------------------------------------------------------------------------- */
+/* --- Requests to queues ----------------------------------------------------------------------- */
 
 void
 channel_ask(struct channel *channel, struct mail *mail)

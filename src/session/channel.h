@@ -83,8 +83,7 @@ struct channel {
     struct transaction *transaction;
 };
 
-/* --- Life (channel.c)
- * ----------------------------------------------------------------------------------- */
+/* --- Life (channel.c) ------------------------------------------------------------------------- */
 
 /* channel.open. NULL: out of memory. */
 struct channel *channel_new(struct connection *connection, uint16_t number);
@@ -109,8 +108,7 @@ void channel_flush_confirms(struct channel *channel);
 PRINTF_LIKE(3, 4)
 int channel_error(struct amqp_error *error, uint16_t code, const char *format, ...);
 
-/* --- Publishing (publish.c)
- * --------------------------------------------------------------------------------- */
+/* --- Publishing (publish.c) ------------------------------------------------------------------- */
 
 int publish_begin(struct channel *channel, const struct amqp_basic_publish *method,
                   struct amqp_error *error);
@@ -131,8 +129,7 @@ int publish_message(struct channel *channel, struct message *message,
 int publish_check_exchange(struct channel *channel, const struct message *message,
                            struct amqp_error *error);
 
-/* --- Methods by class
- * ------------------------------------------------------------------------------------------ */
+/* --- Methods by class ------------------------------------------------------------------------- */
 
 typedef int channel_handler(struct channel *channel, const union amqp_method *method,
                             struct amqp_error *error);
@@ -154,8 +151,7 @@ void channel_answered(struct channel *channel);
 /* The answer is this error. */
 void channel_fail_pending(struct channel *channel, struct amqp_error *error);
 
-/* --- Queues (channel_queue.c)
- * ------------------------------------------------------------------------------------ */
+/* --- Queues (channel_queue.c) ----------------------------------------------------------------- */
 
 /* Finds a queue for an operation: an empty name is the one declared last. The result is its address
  * and a copy of what is needed. */
@@ -174,8 +170,7 @@ struct slice channel_make_name(struct channel *channel, const char *prefix, char
 void queue_replied(struct channel *channel, const struct mail *mail);
 int no_queue(struct channel *channel, struct slice name, struct amqp_error *error);
 
-/* --- Consuming (consumer.c, deliver.c)
- * ------------------------------------------------------------------------------ */
+/* --- Consuming (consumer.c, deliver.c) -------------------------------------------------------- */
 
 struct consumer *consumer_new(struct channel *channel, struct slice tag);
 struct consumer *channel_consumer(struct channel *channel, uint32_t number);
@@ -203,8 +198,7 @@ void channel_grant(struct channel *channel);
 void channel_settle(struct channel *channel, struct unacked_entry *entry,
                     enum settle_outcome outcome);
 
-/* --- Transactions (transaction.c)
- * ------------------------------------------------------------------------------------- */
+/* --- Transactions (transaction.c) ------------------------------------------------------------- */
 
 int transaction_publish(struct channel *channel, struct message *message, bool mandatory,
                         struct amqp_error *error);
@@ -218,8 +212,7 @@ bool transaction_is_committing(const struct channel *channel);
 void transaction_confirmed(struct channel *channel, bool is_accepted);
 void transaction_free(struct channel *channel);
 
-/* --- Direct reply-to (reply_to.c)
- * ------------------------------------------------------------------------------------------ */
+/* --- Direct reply-to (reply_to.c) ------------------------------------------------------------- */
 
 #define REPLY_TO_NAME "amq.rabbitmq.reply-to"
 

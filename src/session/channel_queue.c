@@ -6,8 +6,7 @@
 #include "broker/queue.h"
 #include "session/channel.h"
 
-/* --- Names
- * -------------------------------------------------------------------------------------------- */
+/* --- Names ------------------------------------------------------------------------------------ */
 
 struct slice
 channel_make_name(struct channel *channel, const char *prefix, char name[64])
@@ -56,8 +55,7 @@ remember_last(struct channel *channel, struct slice name)
     channel->last_queue = kept;
 }
 
-/* --- Finding
- * ------------------------------------------------------------------------------------------ */
+/* --- Finding ---------------------------------------------------------------------------------- */
 
 int
 no_queue(struct channel *channel, struct slice name, struct amqp_error *error)
@@ -113,8 +111,7 @@ channel_find_queue(struct channel *channel, struct slice *name, struct found_que
     return is_locked ? locked_queue(channel, *name, error) : 0;
 }
 
-/* --- queue.declare
- * --------------------------------------------------------------------------------------- */
+/* --- queue.declare ---------------------------------------------------------------------------- */
 
 static void
 send_declare_ok(struct channel *channel, struct slice name, uint64_t messages, uint64_t consumers)
@@ -297,8 +294,7 @@ queue_declare_method(struct channel *channel, const union amqp_method *method,
     return 0;
 }
 
-/* --- queue.bind and unbind
- * ----------------------------------------------------------------------------------- */
+/* --- queue.bind and unbind -------------------------------------------------------------------- */
 
 /* A new queue of a recent-history exchange gets what the exchange remembers. */
 static void
@@ -391,8 +387,7 @@ queue_unbind_method(struct channel *channel, const union amqp_method *method,
     return 0;
 }
 
-/* --- queue.purge and delete
- * -------------------------------------------------------------------------------------- */
+/* --- queue.purge and delete ------------------------------------------------------------------- */
 
 /* Asks a queue to do something; the answer comes to queue_replied. */
 static int

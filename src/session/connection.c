@@ -15,8 +15,7 @@
 static void on_events(struct io *io, uint32_t events);
 static void parse(struct connection *connection, const uint8_t *data, size_t size);
 
-/* --- Sending
- * ---------------------------------------------------------------------------------------- */
+/* --- Sending ---------------------------------------------------------------------------------- */
 
 void
 connection_break(struct connection *connection, const char *reason)
@@ -61,8 +60,7 @@ connection_reserve(struct connection *connection, size_t size)
     return room;
 }
 
-/* --- Frames
- * ------------------------------------------------------------------------------------------ */
+/* --- Frames ----------------------------------------------------------------------------------- */
 
 static void
 fail(struct connection *connection, uint16_t code, const char *text)
@@ -361,8 +359,7 @@ parse(struct connection *connection, const uint8_t *data, size_t size)
     keep_rest(connection, data, size);
 }
 
-/* --- Input
- * -------------------------------------------------------------------------------------------- */
+/* --- Input ------------------------------------------------------------------------------------ */
 
 /* Moves the kept input to the front of the read buffer; its size. */
 static size_t
@@ -445,8 +442,7 @@ on_events(struct io *io, uint32_t events)
         connection_break(connection, "the socket broke");
 }
 
-/* --- Timers
- * --------------------------------------------------------------------------------------------- */
+/* --- Timers ----------------------------------------------------------------------------------- */
 
 /* Half a heartbeat interval is over. Two intervals without a byte from the client: it is gone. */
 static void
@@ -500,8 +496,7 @@ on_timer(struct timer *timer, int64_t now_ms)
     }
 }
 
-/* --- Beginning and ending
- * ----------------------------------------------------------------------------------- */
+/* --- Beginning and ending --------------------------------------------------------------------- */
 
 static void
 connection_free(struct connection *connection)
@@ -622,9 +617,7 @@ finish(struct connection *connection)
     atomic_fetch_sub_explicit(&host->connection_count, 1, memory_order_relaxed);
 }
 
-/* --- The host
- * --------------------------------------------------------------------------------------------------
- */
+/* --- The host --------------------------------------------------------------------------------- */
 
 int
 session_host_init(struct session_host *host, struct shard *shard, struct loop *loop,
@@ -690,8 +683,7 @@ session_host_shutdown(struct session_host *host)
         connection_fail(LIST_ENTRY(node, struct connection, link), &error);
 }
 
-/* --- Pressure
- * --------------------------------------------------------------------------------------------- */
+/* --- Pressure --------------------------------------------------------------------------------- */
 
 /* Tells the client that its publishing is held back, or no longer, if that is news to it. */
 static void

@@ -66,8 +66,7 @@ struct connection {
     char *user, *peer;
 };
 
-/* --- Sending: all of them only queue; failure to do so breaks the connection
- * -------------------------- */
+/* --- Sending: all of them only queue; failure to do so breaks the connection ------------------ */
 
 /* Sends a method whose encoding needs at most `size` bytes. */
 #define CONNECTION_SEND(connection, channel, class_method, size, ...)                              \
@@ -101,8 +100,7 @@ void connection_break(struct connection *connection, const char *reason);
 /* It publishes: under pressure, the connection is not read on. */
 void connection_publishes(struct connection *connection);
 
-/* --- Ending
- * --------------------------------------------------------------------------------------------- */
+/* --- Ending ----------------------------------------------------------------------------------- */
 
 /* A connection error: tells the client, frees its channels and awaits connection.close-ok. */
 void connection_fail(struct connection *connection, const struct amqp_error *error);
@@ -113,9 +111,7 @@ void connection_release(struct connection *connection);
 /* What is queued is sent, then the socket is closed. */
 void connection_end(struct connection *connection);
 
-/* --- Inside
- * -----------------------------------------------------------------------------------------------
- */
+/* --- Inside ----------------------------------------------------------------------------------- */
 
 /* A method on channel 0; -1 with the error. */
 int connection_method(struct connection *connection, const struct amqp_method_info *info,

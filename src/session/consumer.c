@@ -9,8 +9,7 @@
 
 #define SLOT_MASK ((1U << CONSUMER_SLOT_BITS) - 1)
 
-/* --- The channel's consumers
- * ------------------------------------------------------------------------ */
+/* --- The channel's consumers ------------------------------------------------------------------ */
 
 struct consumer *
 channel_consumer(struct channel *channel, uint32_t number)
@@ -105,8 +104,7 @@ consumers_free(struct channel *channel)
     channel->consumer_capacity = channel->next_consumer_slot = 0;
 }
 
-/* --- basic.consume
- * ------------------------------------------------------------------------------------- */
+/* --- basic.consume ---------------------------------------------------------------------------- */
 
 static int
 bad_argument(const struct channel *channel, const char *name, struct slice queue,
@@ -246,8 +244,7 @@ subscribed(struct channel *channel, const struct mail *mail)
     channel_fail_pending(channel, &error);
 }
 
-/* --- basic.cancel
- * ---------------------------------------------------------------------------------------- */
+/* --- basic.cancel ----------------------------------------------------------------------------- */
 
 int
 basic_cancel_method(struct channel *channel, const union amqp_method *method,
@@ -306,8 +303,7 @@ consumer_cancelled(struct channel *channel, const struct mail *mail)
     consumer_free(consumer);
 }
 
-/* --- basic.qos
- * -------------------------------------------------------------------------------------------- */
+/* --- basic.qos -------------------------------------------------------------------------------- */
 
 /* The limit of the whole channel begins, or ends, to be: the queues are told to ask before they
  * send, or that they need not any more. */

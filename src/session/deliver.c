@@ -169,8 +169,7 @@ room_for(const struct message *message, struct slice properties)
     return size;
 }
 
-/* --- Deliveries
- * ------------------------------------------------------------------------------------------ */
+/* --- Deliveries ------------------------------------------------------------------------------- */
 
 static void
 watch_deadline(struct channel *channel, uint32_t deadline_s)
@@ -343,8 +342,7 @@ deliver_message(struct channel *channel, const struct mail *mail)
         list_push_back(&connection->owing, &consumer->owing_link);
 }
 
-/* --- basic.get
- * --------------------------------------------------------------------------------------------- */
+/* --- basic.get -------------------------------------------------------------------------------- */
 
 int
 basic_get_method(struct channel *channel, const union amqp_method *method, struct amqp_error *error)
@@ -396,8 +394,7 @@ get_replied(struct channel *channel, const struct mail *mail)
     }
 }
 
-/* --- basic.return
- * -------------------------------------------------------------------------------------------- */
+/* --- basic.return ----------------------------------------------------------------------------- */
 
 void
 send_return(struct channel *channel, const struct message *message, uint16_t code, const char *text)

@@ -11,8 +11,7 @@
 #define SERVER_PRODUCT "RabbitMQ"
 #define SERVER_COMPATIBLE_VERSION "3.13.7"
 
-/* --- Version and server properties
- * ---------------------------------------------------------------------- */
+/* --- Version and server properties ------------------------------------------------------------ */
 
 static void
 put(struct amqp_table_builder *builder, const char *name, const char *value)
@@ -80,9 +79,7 @@ connection_protocol_header(struct connection *connection,
     connection_end(connection);
 }
 
-/* --- Login
- * -------------------------------------------------------------------------------------------------
- */
+/* --- Login ------------------------------------------------------------------------------------ */
 
 /* PLAIN (RFC 4616): authorization identity, user, password, with NULs between. */
 static bool
@@ -194,8 +191,7 @@ start_ok(struct connection *connection, const struct amqp_connection_start_ok *m
     return 0;
 }
 
-/* --- Tuning and opening
- * --------------------------------------------------------------------------------------- */
+/* --- Tuning and opening ----------------------------------------------------------------------- */
 
 static int
 tune_ok(struct connection *connection, const struct amqp_connection_tune_ok *method,
@@ -251,9 +247,7 @@ open_vhost(struct connection *connection, const struct amqp_connection_open *met
     return 0;
 }
 
-/* --- Channel 0
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- Channel 0 -------------------------------------------------------------------------------- */
 
 static int
 close_by_client(struct connection *connection)

@@ -16,8 +16,7 @@ enum {
 /* The longest time to live: a hundred years would be 3153600000000; this is RabbitMQ's limit. */
 #define EXPIRATION_MAX_MS 315360000000LL
 
-/* --- The method
- * ----------------------------------------------------------------------------------------- */
+/* --- The method ------------------------------------------------------------------------------- */
 
 int
 publish_begin(struct channel *channel, const struct amqp_basic_publish *method,
@@ -75,8 +74,7 @@ publish_drop(struct channel *channel)
     channel->publish = (struct publish){0};
 }
 
-/* --- The header
- * ------------------------------------------------------------------------------------------- */
+/* --- The header ------------------------------------------------------------------------------- */
 
 /* The expiration property: digits, milliseconds. */
 static int
@@ -225,9 +223,7 @@ publish_header(struct channel *channel, struct slice payload, struct amqp_error 
     return publish->is_expecting_body ? 0 : publish_complete(channel, error);
 }
 
-/* --- The body
- * -----------------------------------------------------------------------------------------------
- */
+/* --- The body --------------------------------------------------------------------------------- */
 
 int
 publish_body(struct channel *channel, struct slice bytes, struct amqp_error *error)
@@ -242,9 +238,7 @@ publish_body(struct channel *channel, struct slice bytes, struct amqp_error *err
     return publish->body_received < message->body_size ? 0 : publish_complete(channel, error);
 }
 
-/* --- Complete
- * --------------------------------------------------------------------------------------------------
- */
+/* --- Complete --------------------------------------------------------------------------------- */
 
 /* Says again what was wrong with the properties. */
 static int

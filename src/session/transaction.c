@@ -139,9 +139,7 @@ tx_select_method(struct channel *channel, const union amqp_method *method, struc
     return 0;
 }
 
-/* --- Commit
- * -----------------------------------------------------------------------------------------------
- */
+/* --- Commit ----------------------------------------------------------------------------------- */
 
 static void
 complete(struct channel *channel)

@@ -93,8 +93,7 @@ struct definitions {
     void *context;
 };
 
-/* --- SQLite, with its errors as texts
- * -------------------------------------------------------------------- */
+/* --- SQLite, with its errors as texts --------------------------------------------------------- */
 
 static int
 complain(const struct definitions *definitions, const char *what, char error[DEFINITIONS_TEXT_SIZE])
@@ -144,9 +143,7 @@ bind_bytes(sqlite3_stmt *statement, int index, struct slice bytes)
                         SQLITE_STATIC);
 }
 
-/* --- Opening
- * -----------------------------------------------------------------------------------------------
- */
+/* --- Opening ---------------------------------------------------------------------------------- */
 
 static int
 migrate(struct definitions *definitions, char error[DEFINITIONS_TEXT_SIZE])
@@ -294,9 +291,7 @@ definitions_was_clean(const struct definitions *definitions)
     return definitions->was_clean;
 }
 
-/* --- Loading
- * -------------------------------------------------------------------------------------------------
- */
+/* --- Loading ---------------------------------------------------------------------------------- */
 
 static struct slice
 column(sqlite3_stmt *statement, int index)
@@ -365,9 +360,7 @@ definitions_load(struct definitions *definitions,
     return status;
 }
 
-/* --- Changing
- * --------------------------------------------------------------------------------------------------
- */
+/* --- Changing --------------------------------------------------------------------------------- */
 
 static struct slice
 keep(char **at, struct slice from)
@@ -458,9 +451,7 @@ definitions_failed(struct definitions *definitions, char text[DEFINITIONS_TEXT_S
     return true;
 }
 
-/* --- The thread
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- The thread ------------------------------------------------------------------------------- */
 
 static int
 set_meta(struct definitions *definitions, const char *key, int64_t value)
