@@ -1,6 +1,7 @@
 /* Departures: messages that leave a queue for somewhere else, and what is written on them. */
 #include "broker/departure.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +12,23 @@
 /* Routing keys of one message; more in CC and BCC are not looked at. */
 enum { KEYS_MAX = 1024 };
 
+/* After which a departure that was refused everywhere is tried again. */
+enum { RETRY_MS = 1000 };
+
+enum departure_state {
+    DEPARTURE_WAITS, /* for its turn, or to try again */
+    DEPARTURE_ASKS,  /* is sent; what the targets say is awaited */
+    DEPARTURE_DONE,
+};
+
 struct departure {
-    struct list link;
+    struct list link; /* in departures, or departures_held */
+    struct shard *shard;
+    struct ref ref;       /* while it waits for answers; else REF_NONE */
+    uint32_t answers_due; /* of targets that may refuse */
+    bool is_taken;        /* by one of them */
+    enum departure_state state;
+    struct timer retry_timer;
     struct message *message; /* owned */
     struct vhost *vhost;     /* referenced */
     enum departure_reason reason;
@@ -31,6 +47,14 @@ static const char *const reason_names[] = {
 };
 
 /* --- Deciding where to ------------------------------------------------------------------------ */
+
+static void
+try_again(struct timer *timer, int64_t now_ms)
+{
+    struct departure *departure = CONTAINER_OF(timer, struct departure, retry_timer);
+    (void)now_ms;
+    list_move_back(&departure->shard->departures, &departure->link);
+}
 
 static struct slice
 keep(char **at, struct slice from)
@@ -57,7 +81,8 @@ depart(struct queue *queue, struct message *message, uint64_t id, enum departure
         return;
     }
     char *at = departure->data;
-    departure->message = message;
+    *departure = (struct departure){.shard = queue->shard, .message = message};
+    timer_init(&departure->retry_timer, try_again);
     departure->vhost = vhost_ref(record->vhost);
     departure->reason = reason;
     departure->queue_id = queue->journal_id;
@@ -331,14 +356,48 @@ static void
 departure_free(struct departure *departure)
 {
     list_remove(&departure->link);
+    wheel_cancel(&departure->shard->wheel, &departure->retry_timer);
+    if (!ref_is_none(departure->ref))
+        ref_table_remove(&departure->shard->refusable, departure->ref);
     message_unref(departure->message);
     vhost_unref(departure->vhost);
     free(departure);
 }
 
+/* Publishes what is made of the message. If targets may refuse it, their answers are awaited. */
+static int
+publish(struct departure *departure, const struct route *route, struct message *message)
+{
+    struct shard *shard = departure->shard;
+    bool died_by_itself =
+        departure->reason != DEPARTS_DELAY_OVER && departure->reason != DEPARTS_REJECTED;
+    enum publish_origin origin = died_by_itself ? PUBLISHED_BY_DEATH : PUBLISHED_BY_CLIENT;
+    bool may_all_refuse = route->count > 0 && route->may_reject_count == route->count;
+    if (!may_all_refuse) {
+        departure->state = DEPARTURE_DONE;
+        return shard_publish(shard, route, message, REF_NONE, 0, origin);
+    }
+    departure->ref = ref_table_add(&shard->refusable, departure);
+    if (ref_is_none(departure->ref)) {
+        message_unref(message);
+        return -ENOMEM;
+    }
+    departure->answers_due = route->may_reject_count;
+    departure->is_taken = false;
+    departure->state = DEPARTURE_ASKS;
+    list_move_back(&shard->departures_held, &departure->link);
+    /* The answers may come before it returns. */
+    int status = shard_publish(shard, route, message, departure->ref, DEPARTURE_NUMBER, origin);
+    if (status != 0) {
+        ref_table_remove(&shard->refusable, departure->ref);
+        departure->ref = REF_NONE;
+    }
+    return status;
+}
+
 /* False: there is no memory for it now; the departure waits. */
 static bool
-send_on(struct shard *shard, const struct departure *departure)
+send_on(struct shard *shard, struct departure *departure)
 {
     struct amqp_properties properties;
     struct message *message = rewrite(departure, shard->wall_ms, &properties);
@@ -357,15 +416,12 @@ send_on(struct shard *shard, const struct departure *departure)
         .is_internal = true,
         .skips_delay = departure->reason == DEPARTS_DELAY_OVER,
     };
-    bool died_by_itself =
-        departure->reason != DEPARTS_DELAY_OVER && departure->reason != DEPARTS_REJECTED;
     struct route route;
     route_init(&route);
     int status = catalogue_route(shard->broker->catalogue, departure->vhost, &request,
                                  shard->now_ms, &route);
     if (status == 0)
-        status = shard_publish(shard, &route, message, REF_NONE, 0,
-                               died_by_itself ? PUBLISHED_BY_DEATH : PUBLISHED_BY_CLIENT);
+        status = publish(departure, &route, message);
     else
         message_unref(message);
     route_fini(&route);
@@ -380,12 +436,17 @@ departures_run(struct shard *shard, unsigned budget)
         if (budget-- == 0)
             return true;
         struct departure *departure = LIST_ENTRY(node, struct departure, link);
-        if (!send_on(shard, departure)) {
+        if (departure->state == DEPARTURE_WAITS && !send_on(shard, departure)) {
+            departure->state = DEPARTURE_WAITS;
+            list_move_back(&shard->departures, &departure->link);
             log_error("out of memory: dead letters wait",
                       LOG_SLICE("queue", departure->queue_name));
             return false;
         }
-        /* In the same group of the journal as the copy: it is in one queue or in the other. */
+        if (departure->state != DEPARTURE_DONE)
+            continue; /* it is held, until its targets have answered */
+        /* In the same group of the journal as the copy, or a later one: it is in one queue or in
+         * the other, or after a crash in both. */
         shard_settle(shard, departure->queue_id, departure->id);
         departure_free(departure);
     }
@@ -393,10 +454,43 @@ departures_run(struct shard *shard, unsigned budget)
 }
 
 void
+departure_answered(struct shard *shard, const struct mail *mail)
+{
+    struct departure *departure = ref_table_find(&shard->refusable, mail->to);
+    if (departure == NULL)
+        return; /* the broker ends */
+    departure->is_taken |= mail->flag != 0;
+    if (--departure->answers_due > 0)
+        return;
+    ref_table_remove(&shard->refusable, departure->ref);
+    departure->ref = REF_NONE;
+    if (departure->is_taken) {
+        departure->state = DEPARTURE_DONE;
+        list_move_back(&shard->departures, &departure->link); /* where it finds its end */
+        return;
+    }
+    static _Thread_local struct log_rate rate = LOG_RATE(5, 60 * 1000);
+    if (log_rate_allows(&rate, shard->now_ms))
+        log_warn("a dead letter is refused by every queue, and waits",
+                 LOG_SLICE("queue", departure->queue_name),
+                 LOG_SLICE("exchange", departure->exchange),
+                 LOG_UINT("suppressed", log_rate_suppressed(&rate)));
+    departure->state = DEPARTURE_WAITS;
+    wheel_set(&shard->wheel, &departure->retry_timer, shard->now_ms + RETRY_MS);
+}
+
+static void
+clear(struct list *departures)
+{
+    while (!list_is_empty(departures))
+        departure_free(LIST_ENTRY(list_first(departures), struct departure, link));
+}
+
+void
 departures_clear(struct shard *shard)
 {
-    while (!list_is_empty(&shard->departures))
-        departure_free(LIST_ENTRY(list_first(&shard->departures), struct departure, link));
+    clear(&shard->departures);
+    clear(&shard->departures_held);
 }
 
 bool

@@ -2,7 +2,11 @@
  * time has come.
  *
  * Departures are done one by one from the shard's turn, never from inside another queue's work, so
- * chains and circles of dead-letter routes need no stack. */
+ * chains and circles of dead-letter routes need no stack.
+ *
+ * A message stays its old queue's in the journal until it has gone on. If every queue that it
+ * should go to refuses it (they are full, and reject-publish), it waits here and tries again: it is
+ * never lost between two queues. */
 #ifndef BROKER_DEPARTURE_H
 #define BROKER_DEPARTURE_H
 
@@ -32,6 +36,10 @@ void queue_depart_refused(struct queue *queue, struct message *message);
 
 /* Does departures that are due, at most `budget`; returns whether there are more. */
 bool departures_run(struct shard *shard, unsigned budget);
+
+/* A target that may refuse has said whether it did. When all have, the departure is over, or tried
+ * again later. */
+void departure_answered(struct shard *shard, const struct mail *mail);
 
 /* Drops what is left: when the broker ends. */
 void departures_clear(struct shard *shard);

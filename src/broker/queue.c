@@ -1114,6 +1114,18 @@ confirm(struct shard *shard, const struct mail *mail, bool is_accepted)
     shard_send(shard, &answer);
 }
 
+static void
+receive_message(struct queue *queue, const struct mail *mail)
+{
+    bool is_taken = queue_publish(queue, mail->publish.message, mail->publish.delay_ms,
+                                  mail->publish.is_dead_letter);
+    /* A dead letter that was refused and dead-lettered here has gone on: it must not come again. */
+    if (mail->publish.number == DEPARTURE_NUMBER
+        && queue->record->options.overflow == OVERFLOW_REJECT_PUBLISH_DLX)
+        is_taken = true;
+    confirm(queue->shard, mail, is_taken);
+}
+
 /* Mail for a queue that is no more. A message to it counts as taken: it was routed, then the queue
  * was deleted. */
 static void
@@ -1167,9 +1179,7 @@ queue_receive(struct shard *shard, const struct mail *mail)
     }
     switch ((enum mail_type)mail->type) {
     case MAIL_PUBLISH:
-        confirm(shard, mail,
-                queue_publish(queue, mail->publish.message, mail->publish.delay_ms,
-                              mail->publish.is_dead_letter));
+        receive_message(queue, mail);
         break;
     case MAIL_SUBSCRIBE:
         subscribe(queue, mail);

@@ -39,9 +39,11 @@ shard_new(struct broker *broker, uint32_t index)
     ref_table_init(&shard->queues, index);
     ref_table_init(&shard->subscriptions, index);
     ref_table_init(&shard->clients, index);
+    ref_table_init(&shard->refusable, index);
     list_init(&shard->runnable);
     list_init(&shard->graveyard);
     list_init(&shard->departures);
+    list_init(&shard->departures_held);
     shard->outboxes = calloc(broker->shard_count, sizeof(*shard->outboxes));
     if (shard->outboxes == NULL) {
         free(shard);
@@ -116,6 +118,7 @@ shard_free(struct shard *shard)
     ref_table_fini(&shard->queues);
     ref_table_fini(&shard->subscriptions);
     ref_table_fini(&shard->clients);
+    ref_table_fini(&shard->refusable);
     free(shard->outboxes);
     free(shard);
 }
@@ -179,6 +182,10 @@ dispatch(struct shard *shard, const struct mail *mail)
 {
     if (mail->type < MAIL_DELIVER) {
         queue_receive(shard, mail);
+        return;
+    }
+    if (mail->type == MAIL_CONFIRM && mail->number == DEPARTURE_NUMBER) {
+        departure_answered(shard, mail);
         return;
     }
     void *client = ref_table_find(&shard->clients, mail->to);

@@ -92,6 +92,10 @@ struct delivery {
 
 enum { GET_CONSUMER = UINT32_MAX };
 
+/* The number of a message that a departure publishes (clients count from 1): its MAIL_CONFIRM goes
+ * there. */
+#define DEPARTURE_NUMBER UINT64_MAX
+
 struct mail {
     uint8_t type;
     uint8_t flag;   /* PUBLISH: answer wanted; DELETE: if-unused 1, if-empty 2; CONFIRM: accepted;
@@ -167,11 +171,13 @@ struct shard {
     int64_t wall_ms;
     struct wheel wheel; /* also for the sessions of this thread */
     struct ref_table queues, subscriptions, clients;
+    struct ref_table refusable; /* departures that wait for their targets' answers */
     struct client_ops client_ops;
     const struct journal *journal; /* NULL: nothing is kept */
     struct list runnable;          /* queues with messages to deliver or to expire */
     struct list graveyard;         /* deleted queues, freed at the end of the turn */
     struct list departures; /* messages on their way out of a queue: dead letters, delayed ones */
+    struct list departures_held; /* those that wait for an answer, or to try again */
     struct shard_statistics statistics;
     /* Post. */
     _Atomic(struct mail_batch *) inbox;
