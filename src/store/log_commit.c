@@ -571,10 +571,12 @@ log_commit(struct log *log, struct batch *batches)
     if (error != 0)
         return log_fail(log, error, "planning a commit", NULL);
     error = log_collect_moves(log);
+    uint64_t written_before = log->counts.bytes_written;
     if (error == 0)
         error = write_group(log);
     if (error != 0)
         return error;
+    log->last_commit_bytes = log->counts.bytes_written - written_before;
     bool has_moved = log->group.moves.count > 0;
     if (batches != NULL)
         report(log, batches);

@@ -35,6 +35,9 @@ enum {
     COMPACTION_SLACK_SEGMENTS = 4,   /* waste that is never worth moving for */
     CHECKPOINT_AFTER_SEGMENTS = 2,   /* sealed or died since the last checkpoint */
     ZERO_SLICE = 1 << 20,            /* of a spare, written with zeros when there is time */
+    /* From here on a commit is large: its sync has so much to write that metadata do not matter, and
+     * zeros would only take the disk's time from the next one. */
+    LARGE_COMMIT = 64 * 1024,
     SPACE_RETRY_COMMITS = 64,        /* how often a full disk is looked at again */
     /* Segment numbers that a crash may have used without leaving a header: recovery skips as
      * many, so that no salt is used twice. One commit is far smaller than so many segments. */
@@ -171,6 +174,7 @@ struct log {
     uint32_t victim_next;    /* ordinal */
     uint32_t sealed_since_checkpoint;
     uint64_t space_retry_at;    /* commit count from which a full disk is tried again */
+    uint64_t last_commit_bytes; /* that the last one wrote */
     bool is_space_blocked;      /* the last attempt to get a spare failed for want of space */
     bool is_checkpoint_blocked; /* the last checkpoint did */
     bool is_marked;             /* the next BEGIN stands at the end already */

@@ -399,6 +399,13 @@ add_spare(struct log *log)
     return error == 0 ? 1 : log_fail(log, error, "making a new segment in", log->directory);
 }
 
+static bool
+zeroing_is_due(const struct log *log, bool is_idle)
+{
+    return is_idle && log->last_commit_bytes < LARGE_COMMIT && !log->is_space_blocked
+           && find_unzeroed(log) != NULL;
+}
+
 bool
 log_space_is_due(struct log *log, bool is_idle)
 {
@@ -407,7 +414,7 @@ log_space_is_due(struct log *log, bool is_idle)
         return true;
     if (spares < log->spares_wanted && may_try_space(log))
         return true;
-    return is_idle && !log->is_space_blocked && find_unzeroed(log) != NULL;
+    return zeroing_is_due(log, is_idle);
 }
 
 int
@@ -419,7 +426,7 @@ log_tend_space(struct log *log, bool is_idle)
         done = log_drop_spare(log) ? 1 : 0;
     else if (spares < log->spares_wanted && may_try_space(log))
         done = add_spare(log);
-    else if (is_idle && !log->is_space_blocked && find_unzeroed(log) != NULL)
+    else if (zeroing_is_due(log, is_idle))
         done = zero_slice(log, find_unzeroed(log));
     return done;
 }

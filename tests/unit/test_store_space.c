@@ -248,6 +248,30 @@ START_TEST(free_disk_below_the_watermark_is_told)
 }
 END_TEST
 
+/* Calls of the disk that a message of this size costs, and all that the log does after it. */
+static uint64_t
+operations_of(uint32_t size)
+{
+    uint64_t before = simulated_disk_operations(world.disk);
+    world_publish_to(&world, 1, size, false);
+    world_submit(&world);
+    world_work(&world);
+    return simulated_disk_operations(world.disk) - before;
+}
+
+START_TEST(spares_are_zeroed_only_while_commits_are_small)
+{
+    enum { ALONE = 3 }; /* written, synced, and the end of the log marked */
+    /* Large enough that the zeros of the spares take several steps. */
+    world_close(&world);
+    world.segment_size = 8 * 1024 * 1024;
+    ck_assert_int_eq(world_open(&world), 0);
+    operations_of(100 * 1024); /* and the spares, which are made at the first occasion */
+    ck_assert_uint_eq(operations_of(100 * 1024), ALONE);
+    ck_assert_uint_gt(operations_of(100), ALONE);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -264,6 +288,7 @@ main(void)
     tcase_add_test(tests, reserve_lets_a_full_disk_be_emptied);
     tcase_add_test(tests, publisher_that_is_not_held_back_on_a_full_disk_loses_nothing_confirmed);
     tcase_add_test(tests, free_disk_below_the_watermark_is_told);
+    tcase_add_test(tests, spares_are_zeroed_only_while_commits_are_small);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
