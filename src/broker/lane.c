@@ -8,9 +8,22 @@
 
 #include "base/memory.h"
 
+/* The entries of a packed chunk: all ready, only in the journal, without deadline, never given
+ * back, and with the same flags. */
+struct packed_entries {
+    uint64_t first_id;
+    uint16_t id_steps[LANE_CHUNK_ENTRIES]; /* from the one before */
+    uint32_t body_sizes[LANE_CHUNK_ENTRIES];
+    uint8_t flags;
+};
+
 struct lane_chunk {
-    struct entry entries[LANE_CHUNK_ENTRIES];
     uint32_t live;
+    bool is_packed;
+    union {
+        struct entry entries[LANE_CHUNK_ENTRIES];
+        struct packed_entries packed; /* the chunk is so much shorter then */
+    };
 };
 
 enum { FIRST_CHUNK_CAPACITY = 4, FIRST_RETURNED_CAPACITY = 16 };
@@ -40,13 +53,95 @@ chunk_end(const struct lane *lane)
     return chunk_of(lane->tail + LANE_CHUNK_ENTRIES - 1);
 }
 
+static size_t
+chunk_size(bool is_packed)
+{
+    return is_packed ? offsetof(struct lane_chunk, packed) + sizeof(struct packed_entries)
+                     : sizeof(struct lane_chunk);
+}
+
+static struct lane_chunk *
+chunk_new(bool is_packed)
+{
+    struct lane_chunk *chunk = calloc(1, chunk_size(is_packed));
+    if (chunk == NULL)
+        return NULL;
+    chunk->is_packed = is_packed;
+    memory_count((int64_t)chunk_size(is_packed));
+    return chunk;
+}
+
 static void
 chunk_free(struct lane_chunk *chunk)
 {
     if (chunk != NULL)
-        memory_count(-(int64_t)sizeof(*chunk));
+        memory_count(-(int64_t)chunk_size(chunk->is_packed));
     free(chunk);
 }
+
+/* --- Packing ---------------------------------------------------------------------------------- */
+
+static bool
+can_pack(const struct entry *entry, const struct entry *before)
+{
+    return entry->state == ENTRY_READY && entry->message == NULL && entry->id != 0
+           && entry->deadline_ms == NEVER && entry->delivery_count == 0
+           && entry->flags == before->flags && entry->id >= before->id
+           && entry->id - before->id <= UINT16_MAX;
+}
+
+/* Packs a full chunk if it can be: not when memory for it is short. */
+static void
+pack(struct lane_chunk **slot)
+{
+    struct lane_chunk *chunk = *slot;
+    const struct entry *entries = chunk == NULL ? NULL : chunk->entries;
+    if (chunk == NULL || chunk->is_packed || !can_pack(&entries[0], &entries[0]))
+        return;
+    for (uint32_t i = 1; i < LANE_CHUNK_ENTRIES; i++)
+        if (!can_pack(&entries[i], &entries[i - 1]))
+            return;
+    struct lane_chunk *packed = chunk_new(true);
+    if (packed == NULL)
+        return;
+    packed->live = LANE_CHUNK_ENTRIES;
+    packed->packed.first_id = entries[0].id;
+    packed->packed.flags = entries[0].flags;
+    packed->packed.body_sizes[0] = entries[0].body_size;
+    for (uint32_t i = 1; i < LANE_CHUNK_ENTRIES; i++) {
+        packed->packed.id_steps[i] = (uint16_t)(entries[i].id - entries[i - 1].id);
+        packed->packed.body_sizes[i] = entries[i].body_size;
+    }
+    chunk_free(chunk);
+    *slot = packed;
+}
+
+/* The chunk with its entries. NULL: there is none, or no memory to unpack it. */
+static struct lane_chunk *
+unpacked(struct lane_chunk **slot)
+{
+    struct lane_chunk *packed = *slot;
+    if (packed == NULL || LIKELY(!packed->is_packed))
+        return packed;
+    struct lane_chunk *chunk = chunk_new(false);
+    if (chunk == NULL)
+        return NULL;
+    chunk->live = packed->live;
+    uint64_t id = packed->packed.first_id;
+    for (uint32_t i = 0; i < LANE_CHUNK_ENTRIES; i++) {
+        id += packed->packed.id_steps[i];
+        chunk->entries[i] = (struct entry){.id = id,
+                                           .deadline_ms = NEVER,
+                                           .body_size = packed->packed.body_sizes[i],
+                                           .state = ENTRY_READY,
+                                           .flags = packed->packed.flags};
+    }
+    chunk_free(packed);
+    *slot = chunk;
+    return chunk;
+}
+
+/* --- Chunks ----------------------------------------------------------------------------------- */
 
 void
 lane_fini(struct lane *lane)
@@ -81,11 +176,12 @@ add_chunk(struct lane *lane)
     uint64_t chunk = chunk_of(lane->tail);
     if (chunk - lane->first_chunk >= lane->chunk_capacity && grow_ring(lane) != 0)
         return -ENOMEM;
-    struct lane_chunk *fresh = calloc(1, sizeof(*fresh));
+    struct lane_chunk *fresh = chunk_new(false);
     if (fresh == NULL)
         return -ENOMEM;
-    memory_count(sizeof(*fresh));
     *chunk_slot(lane, chunk) = fresh;
+    if (chunk > lane->first_chunk)
+        pack(chunk_slot(lane, chunk - 1));
     return 0;
 }
 
@@ -110,7 +206,7 @@ lane_at(const struct lane *lane, uint64_t sequence)
 {
     if (sequence >= lane->tail || chunk_of(sequence) < lane->first_chunk)
         return NULL;
-    struct lane_chunk *chunk = *chunk_slot(lane, chunk_of(sequence));
+    struct lane_chunk *chunk = unpacked(chunk_slot(lane, chunk_of(sequence)));
     if (chunk == NULL)
         return NULL;
     struct entry *entry = &chunk->entries[sequence % LANE_CHUNK_ENTRIES];
@@ -173,12 +269,24 @@ returned_pop(struct lane *lane)
 
 /* --- Ready entries ---------------------------------------------------------------------------- */
 
+/* There is no memory to unpack the entry's chunk: it must wait, and not count as dead. */
+static bool
+is_out_of_reach(const struct lane *lane, uint64_t sequence)
+{
+    if (chunk_of(sequence) < lane->first_chunk)
+        return false;
+    struct lane_chunk **slot = chunk_slot(lane, chunk_of(sequence));
+    return *slot != NULL && unpacked(slot) == NULL;
+}
+
 struct entry *
 lane_first_ready(struct lane *lane, uint64_t *sequence)
 {
     if (lane->ready == 0)
         return NULL;
     while (lane->returned_count > 0) {
+        if (is_out_of_reach(lane, lane->returned[0]))
+            return NULL;
         struct entry *entry = lane_at(lane, lane->returned[0]);
         if (entry != NULL && entry->state == ENTRY_READY) {
             *sequence = lane->returned[0];
@@ -187,6 +295,8 @@ lane_first_ready(struct lane *lane, uint64_t *sequence)
         returned_pop(lane); /* it left from the middle meanwhile */
     }
     for (; lane->cursor < lane->tail; lane->cursor++) {
+        if (is_out_of_reach(lane, lane->cursor))
+            return NULL;
         struct entry *entry = lane_at(lane, lane->cursor);
         if (entry != NULL && entry->state == ENTRY_READY) {
             *sequence = lane->cursor;

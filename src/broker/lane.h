@@ -7,7 +7,9 @@
  *
  * Entries lie in chunks of LANE_CHUNK_ENTRIES; a chunk is freed when the last of its entries is
  * dead, wherever it is, so one message that stays unacknowledged for an hour costs one chunk, not
- * all that came after it. An empty lane holds no memory.
+ * all that came after it. An empty lane holds no memory. A full chunk of which every message waits
+ * in the journal alone, as those of a long backlog do, is packed to a fifth, until somebody looks
+ * at it.
  *
  * Ready entries are found through a cursor, which only moves forward, and a heap of the sequence
  * numbers that were returned behind it. */
@@ -72,10 +74,11 @@ void lane_fini(struct lane *lane);
  * memory. */
 struct entry *lane_push(struct lane *lane, uint64_t *sequence);
 
-/* The entry, or NULL when it is dead. */
+/* The entry, or NULL when it is dead. Valid until the next lane_push. */
 struct entry *lane_at(const struct lane *lane, uint64_t sequence);
 
-/* The oldest ready entry, or NULL. It stays where it is. */
+/* The oldest ready entry, or NULL: there is none, or no memory to unpack it. It stays where it is.
+ */
 struct entry *lane_first_ready(struct lane *lane, uint64_t *sequence);
 
 /* A ready entry, the first or any other, is handed out: it is ENTRY_UNACKNOWLEDGED now. */
