@@ -362,6 +362,15 @@ queue_exists(void *context, uint64_t queue_id)
     return record_of(context, queue_id) != NULL;
 }
 
+static void
+name_queue(void *context, uint64_t queue_id, char name[LOG_QUEUE_NAME_SIZE])
+{
+    const struct queue_record *record = record_of(context, queue_id);
+    if (record != NULL)
+        snprintf(name, LOG_QUEUE_NAME_SIZE, "'%.*s' in vhost '%.*s'", SLICE_ARGS(record->name),
+                 SLICE_ARGS(vhost_name(record->vhost)));
+}
+
 static int
 restore_message(void *context, const struct log_message *message)
 {
@@ -461,7 +470,10 @@ open_log(struct storage *storage, const char *directory, char error[STORAGE_TEXT
         snprintf(error, STORAGE_TEXT_SIZE, "the name of the data directory is too long");
         return -1;
     }
-    struct log_options options = {.directory = path, .disk_free_low = storage->disk_free_low};
+    struct log_options options = {.directory = path,
+                                  .disk_free_low = storage->disk_free_low,
+                                  .name_queue = name_queue,
+                                  .name_context = storage};
     struct log_recovery recovery = {
         .context = storage,
         .queue_exists = queue_exists,

@@ -1,6 +1,7 @@
 /* Opening and closing the log, its thread, and what happens when the disk fails. */
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,17 @@ log_failed(struct log *log, char text[LOG_TEXT_SIZE])
         pthread_mutex_unlock(&log->mutex);
     }
     return true;
+}
+
+const char *
+log_name_queue(const struct log *log, uint64_t queue_id, char name[LOG_QUEUE_NAME_SIZE])
+{
+    name[0] = '\0';
+    if (log->name_queue != NULL)
+        log->name_queue(log->name_context, queue_id, name);
+    if (name[0] == '\0')
+        snprintf(name, LOG_QUEUE_NAME_SIZE, "number %" PRIu64, queue_id);
+    return name;
 }
 
 bool
@@ -252,6 +264,8 @@ log_make(const struct log_options *options)
     log->spares_wanted =
         options->spare_segments != 0 ? options->spare_segments : SPARE_SEGMENTS_DEFAULT;
     log->disk_free_low = options->disk_free_low;
+    log->name_queue = options->name_queue;
+    log->name_context = options->name_context;
     log->lock_file = -1;
     log->pending_tail = &log->pending;
     log_index_init(&log->index);

@@ -31,6 +31,7 @@ struct log_writer;
 enum {
     LOG_PIECES_MAX = 4,
     LOG_TEXT_SIZE = 512,
+    LOG_QUEUE_NAME_SIZE = 80,
     LOG_QUEUES_PER_MESSAGE_MAX = 1 << 20,
     /* A whole record. The broker's own limit on messages is below it. */
     LOG_MESSAGE_SIZE_MAX = 1 << 30,
@@ -42,8 +43,11 @@ struct log_options {
     uint32_t segment_size;        /* bytes; 0: 64 MiB. Larger messages get a segment of their own */
     uint32_t spare_segments;      /* kept ready, also as the reserve for a full disk; 0: 2 */
     uint64_t disk_free_low;       /* bytes of free disk below which log_disk_low() is true */
-    bool verify;                  /* check every live message at opening (reads all of them) */
-    bool without_thread;          /* for tests: nothing happens but in log_turn() */
+    /* Writes the name of a queue for people, for messages about damage; NULL: its id will do. */
+    void (*name_queue)(void *context, uint64_t queue_id, char name[LOG_QUEUE_NAME_SIZE]);
+    void *name_context;
+    bool verify;         /* check every live message at opening (reads all of them) */
+    bool without_thread; /* for tests: nothing happens but in log_turn() */
 };
 
 /* A queue that a recovered message is still in. */

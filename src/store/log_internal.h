@@ -35,10 +35,10 @@ enum {
     COMPACTION_SLACK_SEGMENTS = 4,   /* waste that is never worth moving for */
     CHECKPOINT_AFTER_SEGMENTS = 2,   /* sealed or died since the last checkpoint */
     ZERO_SLICE = 1 << 20,            /* of a spare, written with zeros when there is time */
-    /* From here on a commit is large: its sync has so much to write that metadata do not matter, and
-     * zeros would only take the disk's time from the next one. */
+    /* From here on a commit is large: its sync has so much to write that metadata do not matter,
+     * and zeros would only take the disk's time from the next one. */
     LARGE_COMMIT = 64 * 1024,
-    SPACE_RETRY_COMMITS = 64,        /* how often a full disk is looked at again */
+    SPACE_RETRY_COMMITS = 64, /* how often a full disk is looked at again */
     /* Segment numbers that a crash may have used without leaving a header: recovery skips as
      * many, so that no salt is used twice. One commit is far smaller than so many segments. */
     SEGMENT_NUMBER_GAP = 4096,
@@ -173,7 +173,9 @@ struct log {
     struct segment *victim;  /* being compacted */
     uint32_t victim_next;    /* ordinal */
     uint32_t sealed_since_checkpoint;
-    uint64_t space_retry_at;    /* commit count from which a full disk is tried again */
+    uint64_t space_retry_at; /* commit count from which a full disk is tried again */
+    void (*name_queue)(void *context, uint64_t queue_id, char name[LOG_QUEUE_NAME_SIZE]);
+    void *name_context;
     uint64_t last_commit_bytes; /* that the last one wrote */
     bool is_space_blocked;      /* the last attempt to get a spare failed for want of space */
     bool is_checkpoint_blocked; /* the last checkpoint did */
@@ -244,6 +246,10 @@ bool log_wants_compaction(struct log *log);
 MUST_CHECK int log_tend_space(struct log *log, bool is_idle);
 bool log_space_is_due(struct log *log, bool is_idle);
 uint32_t log_spares(const struct log *log);
+
+/* What people call the queue: its name if somebody knows it, else its id. Returns name. */
+const char *log_name_queue(const struct log *log, uint64_t queue_id,
+                           char name[LOG_QUEUE_NAME_SIZE]);
 
 /* Sets what log_disk_low() says. */
 void log_update_low(struct log *log);

@@ -327,7 +327,7 @@ verify_all(struct recovery *recovery)
         struct segment *segment = log->segments[place.slot];
         struct segment_record where = segment->records[place.ordinal];
         struct record_header header;
-        char *record, name[SEGMENT_NAME_MAX];
+        char *record, name[SEGMENT_NAME_MAX], queue[LOG_QUEUE_NAME_SIZE];
         int error = log_read_record(log, segment, where.offset, where.size, &record, &header);
         free(record);
         if (error == 0)
@@ -337,13 +337,14 @@ verify_all(struct recovery *recovery)
             return recovery_error(recovery, error, "reading %.300s/%s: %s", log->directory, name,
                                   strerror(-error));
         const struct log_detail *detail = log_index_detail(&log->index, found->id);
-        error = recovery_damage(recovery,
-                                "%.200s/%s, offset %" PRIu32 ": damaged record of message %" PRIu64
-                                " in queue %" PRIu64 "%s, %" PRIu32 " bytes, segment %" PRIu64,
-                                log->directory, name, where.offset, found->id,
-                                detail == NULL ? found->queue_id : detail->queues[0].queue_id,
-                                detail != NULL && detail->count > 1 ? " and others" : "",
-                                where.size, segment->number);
+        error = recovery_damage(
+            recovery,
+            "%.200s/%s, offset %" PRIu32 ": damaged record of message %" PRIu64
+            " in queue %s%s, %" PRIu32 " bytes, segment %" PRIu64,
+            log->directory, name, where.offset, found->id,
+            log_name_queue(log, detail == NULL ? found->queue_id : detail->queues[0].queue_id,
+                           queue),
+            detail != NULL && detail->count > 1 ? " and others" : "", where.size, segment->number);
         if (error == 0)
             error = recovery_save(recovery, segment, NULL, where.offset, where.size);
         if (error != 0)

@@ -50,7 +50,8 @@ PRINTF_LIKE(2, 3)
 void recovery_note(const struct recovery *recovery, const char *format, ...);
 
 /* The queue ids of a record that may be damaged, as text: ", it may be of queue 3, 5". */
-void recovery_guess_queues(char text[LOG_TEXT_SIZE], const char *record, size_t size);
+void recovery_guess_queues(const struct log *log, char text[LOG_TEXT_SIZE], const char *record,
+                           size_t size);
 
 /* With RECOVER_REPAIR: copies a stretch of a segment, or moves a whole file, to lost+found/. */
 MUST_CHECK int recovery_save(struct recovery *recovery, const struct segment *segment,

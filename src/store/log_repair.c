@@ -6,7 +6,8 @@
 #include "store/log_recover.h"
 
 void
-recovery_guess_queues(char text[LOG_TEXT_SIZE], const char *record, size_t size)
+recovery_guess_queues(const struct log *log, char text[LOG_TEXT_SIZE], const char *record,
+                      size_t size)
 {
     text[0] = '\0';
     if (size < RECORD_HEADER_SIZE)
@@ -22,12 +23,15 @@ recovery_guess_queues(char text[LOG_TEXT_SIZE], const char *record, size_t size)
     if (header.type != RECORD_PUBLISH || header.length > size
         || record_publish_get(record, &header, &publish) != 0)
         return;
-    enum { QUEUES_NAMED = 5 };
+    enum { QUEUES_NAMED = 3 };
     int length =
         snprintf(text, LOG_TEXT_SIZE, ", by its looks message %" PRIu64 " in queue", publish.id);
-    for (uint32_t i = 0; i < publish.queue_count && i < QUEUES_NAMED; i++)
-        length += snprintf(text + length, (size_t)(LOG_TEXT_SIZE - length), "%s %" PRIu64,
-                           i == 0 ? "" : ",", get_u64(publish.queue_ids + 8 * (size_t)i));
+    for (uint32_t i = 0; i < publish.queue_count && i < QUEUES_NAMED; i++) {
+        char name[LOG_QUEUE_NAME_SIZE];
+        uint64_t queue_id = get_u64(publish.queue_ids + 8 * (size_t)i);
+        length += snprintf(text + length, (size_t)(LOG_TEXT_SIZE - length), "%s %s",
+                           i == 0 ? "" : ",", log_name_queue(log, queue_id, name));
+    }
     if (publish.queue_count > QUEUES_NAMED)
         snprintf(text + length, (size_t)(LOG_TEXT_SIZE - length), " and others");
 }

@@ -65,9 +65,9 @@ pass_damage(struct recovery *recovery, struct segment *segment, const char *byte
 {
     char name[SEGMENT_NAME_MAX], queues[LOG_TEXT_SIZE];
     segment_name(name, segment->slot);
-    recovery_guess_queues(queues, bytes + *offset, size - *offset);
+    recovery_guess_queues(recovery->log, queues, bytes + *offset, size - *offset);
     int error = recovery_damage(
-        recovery, "%.200s/%s, offset %" PRIu32 ": damaged record in segment %" PRIu64 "%.150s",
+        recovery, "%.200s/%s, offset %" PRIu32 ": damaged record in segment %" PRIu64 "%.300s",
         recovery->log->directory, name, *offset, segment->number, queues);
     if (error != 0)
         return error;
@@ -356,10 +356,11 @@ pass_tail_damage(struct tail *tail, struct segment *segment, uint32_t offset)
     struct recovery *recovery = tail->recovery;
     char name[SEGMENT_NAME_MAX], queues[LOG_TEXT_SIZE];
     segment_name(name, tail->segment->slot);
-    recovery_guess_queues(queues, tail->bytes + tail->offset, tail->size - tail->offset);
+    recovery_guess_queues(recovery->log, queues, tail->bytes + tail->offset,
+                          tail->size - tail->offset);
     int error = recovery_damage(recovery,
                                 "%.200s/%s, offset %" PRIu32 ": damaged record in segment %" PRIu64
-                                ", later ones are sound%.150s",
+                                ", later ones are sound%.300s",
                                 recovery->log->directory, name, tail->offset, tail->segment->number,
                                 queues);
     if (error != 0)
