@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "config/config.h"
+#include "server/maintenance.h"
 #include "server/storage.h"
 
 /* Threads by default: one for each CPU, but not more than a broker has use for. */
@@ -19,7 +20,8 @@ struct options {
     const char *config, *data_dir, *threads;
     const char *listen[CONFIG_LISTEN_MAX];
     size_t listen_count;
-    bool check_config;
+    const char *inspect_log; /* a format */
+    bool check_config, repair;
 };
 
 static struct server server; /* for the signal handler */
@@ -43,6 +45,8 @@ usage(FILE *out)
           "  --listen ADDRESS:PORT  accept AMQP connections there; may be given several times\n"
           "  --threads N            worker threads; 0: one for each CPU, at most 8\n"
           "  --check-config         say whether the configuration is good, and end\n"
+          "  --repair               set damaged parts of the message log aside, and end\n"
+          "  --inspect-log FORMAT   print what is in the message log, as text or json, and end\n"
           "  --version              print the version, and end\n"
           "  --help                 print this, and end\n",
           out);
@@ -53,10 +57,16 @@ static int
 read_options(struct options *options, int argc, char **argv)
 {
     static const struct option known[] = {
-        {"config", required_argument, NULL, 'c'}, {"data-dir", required_argument, NULL, 'd'},
-        {"listen", required_argument, NULL, 'l'}, {"threads", required_argument, NULL, 't'},
-        {"check-config", no_argument, NULL, 'C'}, {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},         {0},
+        {"config", required_argument, NULL, 'c'},
+        {"data-dir", required_argument, NULL, 'd'},
+        {"listen", required_argument, NULL, 'l'},
+        {"threads", required_argument, NULL, 't'},
+        {"check-config", no_argument, NULL, 'C'},
+        {"repair", no_argument, NULL, 'r'},
+        {"inspect-log", required_argument, NULL, 'i'},
+        {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},
+        {0},
     };
     int option;
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -80,6 +90,17 @@ read_options(struct options *options, int argc, char **argv)
             break;
         case 'C':
             options->check_config = true;
+            break;
+        case 'r':
+            options->repair = true;
+            break;
+        case 'i':
+            if (strcmp(optarg, "text") != 0 && strcmp(optarg, "json") != 0) {
+                fprintf(stderr, "whippetd: --inspect-log: expected text or json, not '%s'\n",
+                        optarg);
+                return 2;
+            }
+            options->inspect_log = optarg;
             break;
         case 'V':
             puts("whippetd " PACKAGE_VERSION);
@@ -222,6 +243,20 @@ serve(const struct settings *settings)
     return status == 0 ? 0 : 1;
 }
 
+/* Looks after the data directory instead of serving. */
+static int
+maintain(const struct settings *settings, const struct options *options)
+{
+    char error[STORAGE_TEXT_SIZE];
+    int status = options->repair ? maintenance_repair(settings->data_dir, stdout, error)
+                                 : maintenance_inspect(settings->data_dir,
+                                                       strcmp(options->inspect_log, "json") == 0,
+                                                       stdout, error);
+    if (status != 0)
+        fprintf(stderr, "whippetd: %s\n", error);
+    return status == 0 ? 0 : 1;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -236,6 +271,8 @@ main(int argc, char **argv)
         puts("the configuration is good");
         return 0;
     }
+    if (options.repair || options.inspect_log != NULL)
+        return maintain(&settings, &options);
     if (log_setup(settings.log.format, settings.log.level, NULL) != 0) {
         fputs("whippetd: cannot set up the log\n", stderr);
         return 1;
