@@ -181,7 +181,7 @@ class Whippetd:
 
     def __init__(self, path, threads, config=None):
         self.folder = tempfile.TemporaryDirectory(prefix="whippet-conformance-")
-        self.command = [path, "--data-dir", os.path.join(self.folder.name, "data"),
+        self.command = [path, "--data-dir", self.data_dir(),
                         "--listen", "127.0.0.1:0", "--threads", str(threads)]
         if config is not None:
             name = os.path.join(self.folder.name, "whippet.yaml")
@@ -189,6 +189,9 @@ class Whippetd:
                 file.write(config)
             self.command += ["--config", name]
         self.process, self.is_asked_to_end = None, False
+
+    def data_dir(self):
+        return os.path.join(self.folder.name, "data")
 
     def start(self):
         """-> its address"""

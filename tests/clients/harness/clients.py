@@ -79,10 +79,6 @@ class PythonClient(Client):
 
 
 class CClient(Client):
-    leaves_out = {
-        "cancel-notify": "librabbitmq cannot announce consumer_cancel_notify as it logs in by default",
-    }
-
     def missing(self):
         compiler = os.environ.get("CC", "cc")
         if absent := missing_program(compiler, "pkg-config"):
@@ -99,9 +95,34 @@ class CClient(Client):
         return [binary]
 
 
+class GoClient(Client):
+    environment = {"GO111MODULE": "off", "GOPATH": GO_PATH, "GOFLAGS": ""}
+
+    def missing(self):
+        if absent := missing_program("go"):
+            return absent
+        library = os.path.join(GO_PATH, "src/github.com/rabbitmq/amqp091-go")
+        return None if os.path.isdir(library) else "the Go package amqp091-go"
+
+    def prepare(self, directory):
+        binary = os.path.join(directory, "go-client")
+        program.build(["go", "build", "-o", binary, source("go", "client.go")], environment={
+            **self.environment, "GOCACHE": os.path.join(directory, "go-cache")})
+        return [binary]
+
+
 CLIENTS = {client.name: client for client in [
     PythonClient("pika", "pika", "pika_client.py"),
+    PythonClient("pyamqp", "amqp", "pyamqp_client.py"),
+    PythonClient("aio-pika", "aio_pika", "aio_pika_client.py"),
+    PythonClient("kombu", "kombu", "kombu_client.py",
+                 leaves_out={"transaction": "kombu has no call for transactions"},
+                 own_steps=[s for s in FEATURES if s != "transaction"] + ["simple-queue"]),
+    PythonClient("celery", "celery", "celery_client.py",
+                 own_steps=["inspect", "task", "task-error", "retry", "eta", "group", "chain",
+                            "chord", "revoke", "priority", "events"]),
     CClient("librabbitmq"),
+    GoClient("amqp091-go"),
 ]}
 
 

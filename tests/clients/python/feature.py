@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 
 STEP_LIMIT_S = 12
 RECOVERY_LIMIT_S = 40
@@ -49,10 +50,10 @@ def run_step(step_name, function):
     try:
         function()
     except Exception as error:
-        frame = error.__traceback__
-        while frame.tb_next and frame.tb_next.tb_frame.f_code.co_filename == sys.argv[0]:
-            frame = frame.tb_next
-        text = f"{type(error).__name__}: {error} (line {frame.tb_lineno})".replace("\n", " ")
+        program = os.path.abspath(sys.argv[0])
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+                 if os.path.abspath(frame.filename) == program]
+        text = f"{type(error).__name__}: {error} (line {lines[-1]})".replace("\n", " ")
         print(f"not ok {step_name}: {text}", flush=True)
         return False
     finally:

@@ -1,0 +1,117 @@
+"""A data directory that something has damaged: it is said what and where, and it can be repaired."""
+import glob
+import json
+import os
+import subprocess
+
+from client import Failure, check_equal
+from harness import scenario
+
+
+def run(s, *options):
+    """Whippetd with the scenario's data directory -> (status, stdout, stderr)"""
+    path, *_ = s.whippetd.command
+    done = subprocess.run([path, "--data-dir", s.whippetd.data_dir(), "--listen", "127.0.0.1:0",
+                           *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=10)
+    return done.returncode, done.stdout, done.stderr
+
+
+def filled(s):
+    """A queue with three messages, and the broker killed: it must read all of its log again."""
+    channel = s.channel()
+    channel.select()
+    queue = s.queue(channel, durable=True)
+    for body in "first", "second", "third":
+        channel.publish_confirmed(queue, body * 100, delivery_mode=2)
+    s.whippetd.kill()
+    return queue
+
+
+def damage(s, text):
+    """Changes a byte of the message with this body."""
+    for name in glob.glob(os.path.join(s.whippetd.data_dir(), "log", "*.segment")):
+        with open(name, "r+b") as file:
+            at = file.read().find(text.encode() * 100)
+            if at >= 0:
+                file.seek(at + 150)
+                file.write(b"?")
+                return name, at
+    raise Failure(f"the message {text} is not in the log")
+
+
+def started_again(s):
+    for connection in s.connections:
+        connection.drop()
+    s.connections.clear()
+    s.address = s.whippetd.start()
+
+
+@scenario(restarts=True)
+def a_damaged_message_stops_the_start_with_its_place_and_queue(s):
+    queue = filled(s)
+    name, at = damage(s, "second")
+    status, _, said = run(s)
+    check_equal("exit status", status, 1)
+    for part in os.path.basename(name), "offset ", "damaged", f"'{queue}' in vhost '/'":
+        if part not in said:
+            raise Failure(f"the broker said {said!r}, without {part!r}")
+    check_equal("lines", len(said.strip().splitlines()), 1)
+    run(s, "--repair")
+    started_again(s)
+
+
+@scenario(restarts=True)
+def repair_leaves_out_what_is_damaged_and_keeps_it_aside(s):
+    queue = filled(s)
+    damage(s, "second")
+    status, said, complaint = run(s, "--repair")
+    check_equal("exit status and complaint", (status, complaint), (0, ""))
+    if f"'{queue}'" not in said:
+        raise Failure(f"repair said {said!r}, without the queue")
+    aside = glob.glob(os.path.join(s.whippetd.data_dir(), "log", "lost+found", "*"))
+    with open(aside[0], "rb") as file:
+        if b"second" * 20 not in file.read():
+            raise Failure("what was damaged is not in lost+found")
+    started_again(s)
+    channel = s.channel()
+    channel.got(queue, "first" * 100)
+    channel.got(queue, "third" * 100)
+    check_equal("messages left", channel.counts(queue)[0], 0)
+
+
+@scenario(restarts=True)
+def repair_of_what_is_whole_changes_nothing(s):
+    queue = filled(s)
+    status, said, _ = run(s, "--repair")
+    check_equal("exit status", status, 0)
+    check_equal("lines", len(said.strip().splitlines()), 1)
+    started_again(s)
+    check_equal("messages", s.channel().counts(queue)[0], 3)
+
+
+@scenario(restarts=True)
+def nobody_repairs_or_starts_under_a_running_broker(s):
+    channel = s.channel()
+    queue = s.queue(channel, durable=True)
+    for options in (), ("--repair",):
+        status, _, complaint = run(s, *options)
+        check_equal("exit status", status, 1)
+        if "another process" not in complaint:
+            raise Failure(f"it said {complaint!r}")
+    channel.publish(queue, "still well", delivery_mode=2)
+    channel.got(queue, "still well")
+
+
+@scenario(restarts=True)
+def inspection_counts_what_is_alive(s):
+    filled(s)
+    status, said, _ = run(s, "--inspect-log", "json")
+    check_equal("exit status", status, 0)
+    found = json.loads(said)
+    check_equal("live messages", found["live_messages"], 3)
+    check_equal("their sum", sum(part["live_messages"] for part in found["segments"]), 3)
+    status, said, _ = run(s, "--inspect-log", "text")
+    if " 3 live messages" not in said:
+        raise Failure(f"inspection said {said!r}")
+    started_again(s)
