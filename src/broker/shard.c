@@ -218,8 +218,8 @@ take_mail(struct shard *shard)
     return oldest;
 }
 
-static void
-receive_mail(struct shard *shard)
+void
+shard_receive(struct shard *shard)
 {
     struct mail_batch *batch = take_mail(shard);
     while (batch != NULL) {
@@ -364,7 +364,7 @@ run_queues(struct shard *shard)
 bool
 shard_run(struct shard *shard)
 {
-    receive_mail(shard);
+    shard_receive(shard);
     bool has_more = wheel_advance(&shard->wheel, shard->now_ms, TIMERS_PER_TURN) == TIMERS_PER_TURN;
     has_more |= run_queues(shard);
     has_more |= departures_run(shard, DEPARTURES_PER_TURN);

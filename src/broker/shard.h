@@ -203,11 +203,17 @@ void shard_send(struct shard *shard, const struct mail *mail);
 /* Is there mail from other shards? Any thread. */
 bool shard_has_mail(const struct shard *shard);
 
+/* Deals with mail from other shards: after waiting for sockets and before reading any. What another
+ * shard's client was told of, a confirm say, may have made this one's client write, and was sent
+ * here before it was told. */
+void shard_receive(struct shard *shard);
+
 /* One turn of the core, in this order: mail from others is dealt with, due timers fire, queues
  * deliver within their budget. Returns whether there is more to do at once. */
 bool shard_run(struct shard *shard);
 
-/* End of the turn: hands mail for other shards over and wakes them. */
+/* Hands mail for other shards over and wakes them: before clients are told of what it does, and at
+ * the end of the turn. */
 void shard_flush(struct shard *shard);
 
 /* Who publishes: a client, or a queue whose message died by itself (not to a queue where it died

@@ -145,12 +145,13 @@ loop_wait(struct loop *loop, int timeout_ms)
     if (timeout_ms != 0)
         atomic_store_explicit(&loop->is_sleeping, 0, memory_order_relaxed);
     int error = errno;
+    loop->batch_next = 0;
+    loop->batch_count = count < 0 ? 0 : count; /* before `woke`, which may remove one of them */
     if (loop->woke != NULL)
         loop->woke(loop->context);
     if (count < 0)
         return error == EINTR ? 0 : -error;
-    loop->batch_count = count;
-    for (loop->batch_next = 0; loop->batch_next < loop->batch_count;) {
+    while (loop->batch_next < loop->batch_count) {
         struct epoll_event event = loop->batch[loop->batch_next++];
         struct io *io = event.data.ptr;
 

@@ -31,7 +31,8 @@ struct loop {
     struct io wake;         /* its eventfd */
     atomic_int is_sleeping; /* 0 or 1 */
     bool (*has_mail)(void *context);
-    void (*woke)(void *context); /* set by the owner, or NULL: the wait is over, events follow */
+    /* Set by the owner, or NULL: the wait is over, events follow. It may remove watched things. */
+    void (*woke)(void *context);
     void *context;
     int batch_next, batch_count; /* of the batch that is being dispatched */
     struct epoll_event batch[LOOP_BATCH];

@@ -116,10 +116,27 @@ has_mail(void *context)
 }
 
 static void
-read_clock(void *context)
+read_clock(struct worker *worker)
+{
+    shard_set_time(worker->shard, clock_monotonic_ms(), clock_wall_ms());
+}
+
+/* Before sockets are read. */
+static void
+woke(void *context)
 {
     struct worker *worker = context;
-    shard_set_time(worker->shard, clock_monotonic_ms(), clock_wall_ms());
+    read_clock(worker);
+    shard_receive(worker->shard);
+}
+
+/* What this turn did goes to the log, and after it to other shards, so that nobody settles a
+ * message of which the log has not heard. */
+static void
+hand_on(struct worker *worker)
+{
+    session_host_submit(&worker->host);
+    shard_flush(worker->shard);
 }
 
 static void
@@ -174,9 +191,9 @@ run(struct worker *worker)
         take_handovers(worker);
         bool has_more = shard_run(worker->shard);
         feel_pressure(worker);
+        hand_on(worker); /* first, as clients are about to be told that it is done */
         has_more |= session_host_flush(&worker->host);
-        session_host_submit(&worker->host);
-        shard_flush(worker->shard);
+        hand_on(worker);
         if (is_finished(worker))
             return;
         int status = loop_wait(&worker->loop, sleep_ms(worker, has_more));
@@ -216,7 +233,7 @@ server_init(struct server *server, uint32_t threads, uint64_t memory_max,
         if (status != 0)
             return status;
         server->worker_count++;
-        worker->loop.woke = read_clock;
+        worker->loop.woke = woke;
         if (session_host_init(&worker->host, worker->shard, &worker->loop, limits, authenticate,
                               authenticate_context)
             != 0)

@@ -42,6 +42,21 @@ def a_message_is_given_to_one_of_the_consumers_of_a_queue(s):
 
 
 @scenario
+def what_is_confirmed_is_there_for_everybody(s):
+    publisher, owners = s.channel(), [s.channel() for _ in range(3)]
+    publisher.select()
+    queues = [s.queue(owner) for owner in owners]
+    for owner, queue in zip(owners, queues):
+        owner.publish_all(queue, ["x" * 100] * 500)  # keeps its thread busy
+        owner.consume(queue, no_ack=True)
+    for number in range(200):
+        for owner in owners:
+            queue = s.queue(owner)
+            publisher.publish_confirmed(queue, f"{number}")
+            owner.got(queue, f"{number}".encode())
+
+
+@scenario
 def what_a_lost_client_had_not_finished_sending_is_not_published(s):
     owner, lost = s.channel(), s.channel()
     queue = s.queue(owner)
