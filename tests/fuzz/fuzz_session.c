@@ -1,0 +1,274 @@
+/* A client's connection: whatever it sends after it has logged in, the broker answers or closes,
+ * and when the client has gone nothing of it is left.
+ *
+ * The input is a list of frames in short: type, channel, two octets of size, payload. Most bytes so
+ * reach the methods and the content behind the framing, which fuzz_frame looks at. A type above 127
+ * instead lets time pass, so that timers fire. */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "amqp/frame.h"
+#include "amqp/method.h"
+#include "base/log.h"
+#include "fuzz.h"
+#include "session/channel.h"
+
+enum { CHANNELS = 3, OUT_SIZE = 256 * 1024, TURNS_MAX = 10000 };
+
+struct world {
+    struct broker *broker;
+    struct loop loop;
+    struct session_host host;
+    int64_t now_ms;
+    int client;
+};
+
+static bool
+let_in(void *context, struct slice user, struct slice password, bool is_loopback,
+       const char **reason)
+{
+    (void)context;
+    (void)user;
+    (void)password;
+    (void)is_loopback;
+    (void)reason;
+    return true;
+}
+
+static void
+set_time(struct world *world, int64_t passed_ms)
+{
+    world->now_ms += passed_ms;
+    shard_set_time(world->broker->shards[0], world->now_ms, 1700000000000 + world->now_ms);
+}
+
+static void
+no_wake(void *context)
+{
+    (void)context;
+}
+
+/* What the broker sent is thrown away, so that it can go on sending. */
+static void
+drain_client(struct world *world)
+{
+    static char sink[64 * 1024];
+    while (world->client >= 0 && read(world->client, sink, sizeof(sink)) > 0)
+        continue;
+}
+
+/* Turns until there is nothing to do. */
+static void
+turn(struct world *world)
+{
+    struct shard *shard = world->broker->shards[0];
+    for (int turns = 0; turns < TURNS_MAX; turns++) {
+        bool has_more = shard_run(shard);
+        has_more |= session_host_flush(&world->host);
+        session_host_submit(&world->host);
+        shard_flush(shard);
+        int events = loop_wait(&world->loop, 0);
+        FUZZ_REQUIRE(events >= 0);
+        drain_client(world);
+        if (events == 0 && !has_more)
+            return;
+    }
+}
+
+static void
+begin(struct world *world)
+{
+    static const struct session_limits limits = {
+        .frame_max = 131072,
+        .channel_max = CHANNELS,
+        .heartbeat_s = 60,
+        .handshake_ms = 10000,
+        .message_size_max = 1 << 20,
+        .consumer_timeout_ms = 60000,
+    };
+    int ends[2];
+    *world = (struct world){.now_ms = 1000};
+    world->broker = broker_new(1);
+    FUZZ_REQUIRE(world->broker != NULL);
+    FUZZ_REQUIRE(catalogue_vhost_add(world->broker->catalogue, SLICE("/")) == 0);
+    FUZZ_REQUIRE(loop_init(&world->loop, NULL, NULL) == 0);
+    FUZZ_REQUIRE(session_host_init(&world->host, world->broker->shards[0], &world->loop, &limits,
+                                   let_in, NULL)
+                 == 0);
+    shard_set_host(world->broker->shards[0], (struct client_ops){.receive = channel_receive},
+                   no_wake, NULL);
+    set_time(world, 0);
+    FUZZ_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
+    world->client = ends[1];
+    const struct address peer = {.storage.ss_family = AF_UNIX, .size = sizeof(sa_family_t)};
+    session_accept(&world->host, ends[0], &peer);
+}
+
+static void
+end(struct world *world)
+{
+    if (world->client >= 0)
+        close(world->client);
+    world->client = -1;
+    turn(world);
+    FUZZ_REQUIRE(world->host.connection_count == 0);
+    session_host_fini(&world->host);
+    broker_free(world->broker);
+    loop_fini(&world->loop);
+}
+
+/* The broker may have closed the connection meanwhile: then it is as if the client spoke on. */
+static void
+say(struct world *world, const uint8_t *data, size_t size)
+{
+    while (size > 0) {
+        ssize_t sent = send(world->client, data, size, MSG_NOSIGNAL);
+        turn(world);
+        if (sent <= 0)
+            return;
+        data += sent;
+        size -= (size_t)sent;
+    }
+}
+
+static size_t
+log_in(uint8_t *out, size_t capacity)
+{
+    const struct amqp_connection_start_ok start_ok = {
+        .mechanism = SLICE("PLAIN"), .response = SLICE("\0guest\0guest"), .locale = SLICE("en_US")};
+    const struct amqp_connection_tune_ok tune_ok = {.channel_max = CHANNELS, .frame_max = 131072};
+    const struct amqp_connection_open open = {.virtual_host = SLICE("/")};
+    const struct amqp_channel_open channel_open = {.out_of_band = {"", 0}};
+    size_t size = AMQP_PROTOCOL_HEADER_SIZE;
+    memcpy(out, amqp_protocol_header_0_9_1, size);
+    size += amqp_frame_connection_start_ok(out + size, capacity - size, 0, &start_ok);
+    size += amqp_frame_connection_tune_ok(out + size, capacity - size, 0, &tune_ok);
+    size += amqp_frame_connection_open(out + size, capacity - size, 0, &open);
+    size += amqp_frame_channel_open(out + size, capacity - size, 1, &channel_open);
+    return size;
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static uint8_t frame[65536 + AMQP_FRAME_OVERHEAD];
+    struct world world;
+    log_set_level(LOG_LEVEL_ERROR);
+    begin(&world);
+    say(&world, frame, log_in(frame, sizeof(frame)));
+    while (size >= 4) {
+        size_t payload = (size_t)data[2] << 8 | data[3];
+        if (payload > size - 4)
+            payload = size - 4;
+        if (data[0] > 127) {
+            set_time(&world, (int64_t)data[1] * 100);
+            turn(&world);
+        } else {
+            amqp_frame_put_header(frame, data[0], data[1], (uint32_t)payload);
+            memcpy(frame + AMQP_FRAME_HEADER_SIZE, data + 4, payload);
+            frame[AMQP_FRAME_HEADER_SIZE + payload] = AMQP_FRAME_END;
+            say(&world, frame, payload + AMQP_FRAME_OVERHEAD);
+        }
+        data += 4 + payload;
+        size -= 4 + payload;
+    }
+    end(&world);
+    return 0;
+}
+
+/* --- Seeds ------------------------------------------------------------------------------------ */
+
+/* Frames in the short form. */
+struct story {
+    uint8_t *out;
+    size_t size, capacity;
+};
+
+static void
+tell(struct story *story, const uint8_t *frame, size_t size)
+{
+    FUZZ_REQUIRE(size >= AMQP_FRAME_OVERHEAD && story->capacity - story->size > size);
+    size_t payload = size - AMQP_FRAME_OVERHEAD;
+    const uint8_t head[] = {frame[0], frame[2], (uint8_t)(payload >> 8), (uint8_t)payload};
+    memcpy(story->out + story->size, head, sizeof(head));
+    memcpy(story->out + story->size + 4, frame + AMQP_FRAME_HEADER_SIZE, payload);
+    story->size += 4 + payload;
+}
+
+#define TELL(class_method, ...)                                                                    \
+    do {                                                                                           \
+        uint8_t told_frame[2048];                                                                  \
+        const struct amqp_##class_method told_method = __VA_ARGS__;                                \
+        tell(story, told_frame,                                                                    \
+             amqp_frame_##class_method(told_frame, sizeof(told_frame), 1, &told_method));          \
+    } while (0)
+
+static void
+tell_message(struct story *story, struct slice exchange, struct slice routing_key)
+{
+    uint8_t frame[256];
+    TELL(basic_publish, {.exchange = exchange, .routing_key = routing_key, .mandatory = true});
+    /* Headers, delivery mode, expiration. */
+    const struct amqp_content_header header = {
+        .class_id = 60,
+        .body_size = 4,
+        .properties = SLICE("\x31\x00\0\0\0\x0e\002CCA\0\0\0\006S\0\0\0\001q\002\003900")};
+    tell(story, frame, amqp_frame_content_header(frame, sizeof(frame), 1, &header));
+    amqp_frame_put_header(frame, AMQP_FRAME_BODY, 1, 4);
+    memcpy(frame + AMQP_FRAME_HEADER_SIZE, "body\xce", 5);
+    tell(story, frame, AMQP_FRAME_OVERHEAD + 4);
+}
+
+static void
+tell_queue(struct story *story)
+{
+    TELL(queue_declare, {.queue = SLICE("q"),
+                         .auto_delete = true,
+                         .arguments = SLICE("\x16x-dead-letter-exchangeS\0\0\0\0"
+                                            "\x19x-dead-letter-routing-keyS\0\0\0\001d"
+                                            "\x0dx-message-ttlI\0\0\x03\xe8"
+                                            "\x0ex-max-priorityb\003")});
+    TELL(queue_declare, {.queue = SLICE("d"), .exclusive = true});
+    TELL(exchange_declare, {.exchange = SLICE("e"), .type = SLICE("topic"), .auto_delete = true});
+    TELL(queue_bind, {.queue = SLICE("q"), .exchange = SLICE("e"), .routing_key = SLICE("a.#")});
+}
+
+static void
+tell_settling(struct story *story)
+{
+    TELL(basic_qos, {.prefetch_count = 2});
+    TELL(basic_consume, {.queue = SLICE("q"), .consumer_tag = SLICE("c")});
+    TELL(basic_ack, {.delivery_tag = 1});
+    TELL(basic_nack, {.delivery_tag = 2, .multiple = true, .requeue = true});
+    TELL(basic_reject, {.delivery_tag = 3});
+    TELL(basic_recover, {.requeue = true});
+    TELL(basic_cancel, {.consumer_tag = SLICE("c")});
+    TELL(basic_get, {.queue = SLICE("q"), .no_ack = true});
+}
+
+size_t
+fuzz_seed(unsigned number, uint8_t *out, size_t capacity)
+{
+    struct story told = {.out = out, .capacity = capacity}, *story = &told;
+    if (number > 3)
+        return 0;
+    if (number == 1)
+        TELL(confirm_select, {.no_wait = false});
+    if (number == 2)
+        TELL(tx_select, {.no_fields = 0});
+    tell_queue(story);
+    for (int i = 0; i < 4; i++)
+        tell_message(story, i % 2 == 0 ? SLICE("e") : SLICE(""), i < 2 ? SLICE("a.b") : SLICE("q"));
+    if (number == 2)
+        TELL(tx_commit, {.no_fields = 0});
+    tell_settling(story);
+    const uint8_t pause[] = {0xff, 20, 0, 0}; /* two seconds */
+    memcpy(out + told.size, pause, sizeof(pause));
+    told.size += sizeof(pause);
+    if (number == 3)
+        TELL(queue_delete, {.queue = SLICE("q"), .if_unused = true});
+    TELL(channel_close, {.reply_code = 200, .reply_text = SLICE("bye")});
+    return told.size;
+}
