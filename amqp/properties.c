@@ -8,8 +8,8 @@
 #define READ_octet amqp_read_u8
 #define READ_timestamp amqp_read_u64
 #define READ_shortstr amqp_read_shortstr
-#define READ_table amqp_read_longstr /* bounded only: most messages' headers are never looked at   \
-                                      */
+/* Its bounds only: most messages' headers are never looked at. */
+#define READ_table amqp_read_longstr
 
 #define WRITE_octet amqp_write_u8
 #define WRITE_timestamp amqp_write_u64

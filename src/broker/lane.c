@@ -303,7 +303,7 @@ lane_first_ready(struct lane *lane, uint64_t *sequence)
             return entry;
         }
     }
-    assert(!"a lane counts ready entries that it does not have");
+    assert(lane->ready == 0); /* it counts ready entries that it does not have */
     return NULL;
 }
 
