@@ -111,6 +111,21 @@ class GoClient(Client):
         return [binary]
 
 
+class NodeClient(Client):
+    """Fetches the library from npm's registry, in the version and with the hash of the lock file."""
+    leaves_out = {"transaction": "amqplib has no call for transactions"}
+
+    def missing(self):
+        return missing_program("node", "npm")
+
+    def prepare(self, directory):
+        # A copy, so that node_modules appears beside it and not in the sources.
+        copy = os.path.join(directory, "node")
+        shutil.copytree(source("node"), copy, ignore=shutil.ignore_patterns("node_modules"))
+        program.build(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], directory=copy)
+        return ["node", os.path.join(copy, "amqplib_client.js")]
+
+
 CLIENTS = {client.name: client for client in [
     PythonClient("pika", "pika", "pika_client.py"),
     PythonClient("pyamqp", "amqp", "pyamqp_client.py"),
@@ -123,6 +138,7 @@ CLIENTS = {client.name: client for client in [
                             "chord", "revoke", "priority", "events"]),
     CClient("librabbitmq"),
     GoClient("amqp091-go"),
+    NodeClient("amqplib"),
 ]}
 
 
