@@ -13,7 +13,7 @@ from steps import FEATURES
 HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DEBIAN_PYTHON = "/usr/bin/python3"
 GO_PATH = "/usr/share/gocode"
-JAVA_JARS = ["/usr/share/java/rabbitmq-client.jar", "/usr/share/java/slf4j-api.jar"]
+JAVA_JARS = [f"/usr/share/java/{name}.jar" for name in ("amqp-client", "slf4j-api", "slf4j-nop")]
 
 
 class Client:
@@ -126,6 +126,23 @@ class NodeClient(Client):
         return ["node", os.path.join(copy, "amqplib_client.js")]
 
 
+class JavaClient(Client):
+    def missing(self):
+        if absent := missing_program("javac", "java"):
+            return absent
+        lacking = [jar for jar in JAVA_JARS if not os.path.exists(jar)]
+        return f"the Java library {lacking[0]}" if lacking else None
+
+    def prepare(self, directory):
+        classes = os.path.join(directory, "java")
+        sources = [source("java", name) for name in ("Feature.java", "JavaClient.java")]
+        program.build(["javac", "-Xlint:all,-processing", "-Werror", "-d", classes,
+                       "-cp", ":".join(JAVA_JARS), *sources])
+        # Small heaps and the first compiler only: the program is short.
+        return ["java", "-XX:TieredStopAtLevel=1", "-Xmx128m", "-Xshare:auto",
+                "-cp", ":".join([classes, *JAVA_JARS]), "JavaClient"]
+
+
 CLIENTS = {client.name: client for client in [
     PythonClient("pika", "pika", "pika_client.py"),
     PythonClient("pyamqp", "amqp", "pyamqp_client.py"),
@@ -139,6 +156,7 @@ CLIENTS = {client.name: client for client in [
     CClient("librabbitmq"),
     GoClient("amqp091-go"),
     NodeClient("amqplib"),
+    JavaClient("java"),
 ]}
 
 
