@@ -143,6 +143,20 @@ class JavaClient(Client):
                 "-cp", ":".join([classes, *JAVA_JARS]), "JavaClient"]
 
 
+class PhpClient(Client):
+    leaves_out = {"cancel-notify": "php-amqp does not tell the broker that it understands the "
+                                   "broker's basic.cancel, so no broker sends it one"}
+
+    def missing(self):
+        if absent := missing_program("php"):
+            return absent
+        return None if answers("php", "-r", "exit(extension_loaded('amqp') ? 0 : 1);") \
+            else "the PHP extension amqp"
+
+    def prepare(self, directory):
+        return ["php", source("php", "amqp_client.php")]
+
+
 CLIENTS = {client.name: client for client in [
     PythonClient("pika", "pika", "pika_client.py"),
     PythonClient("pyamqp", "amqp", "pyamqp_client.py"),
@@ -157,6 +171,7 @@ CLIENTS = {client.name: client for client in [
     GoClient("amqp091-go"),
     NodeClient("amqplib"),
     JavaClient("java"),
+    PhpClient("php-amqp"),
 ]}
 
 
