@@ -157,6 +157,16 @@ class PhpClient(Client):
         return ["php", source("php", "amqp_client.php")]
 
 
+class RubyClient(Client):
+    def missing(self):
+        if absent := missing_program("ruby"):
+            return absent
+        return None if answers("ruby", "-e", "require 'bunny'") else "the Ruby library bunny"
+
+    def prepare(self, directory):
+        return ["ruby", "-w", source("ruby", "bunny_client.rb")]
+
+
 CLIENTS = {client.name: client for client in [
     PythonClient("pika", "pika", "pika_client.py"),
     PythonClient("pyamqp", "amqp", "pyamqp_client.py"),
@@ -172,6 +182,7 @@ CLIENTS = {client.name: client for client in [
     NodeClient("amqplib"),
     JavaClient("java"),
     PhpClient("php-amqp"),
+    RubyClient("bunny"),
 ]}
 
 
