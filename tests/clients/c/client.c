@@ -8,7 +8,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-static const struct timeval patience = {.tv_sec = 8};
+static const struct timeval patience = {.tv_sec = 20};
 
 void
 fail(const char *format, ...)

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 enum {
-    STEP_LIMIT_S = 12,
-    RECOVERY_LIMIT_S = 40,
+    STEP_LIMIT_S = 30,
+    RECOVERY_LIMIT_S = 90,
     CONNECT_ATTEMPTS = 100,
     CONFIRMED_MESSAGES = 1000,
     LARGE_BODY_BYTES = 1 << 20,

@@ -22,9 +22,9 @@ import (
 )
 
 const (
-	patience          = 10 * time.Second
-	stepLimit         = 12 * time.Second
-	recoveryLimit     = 40 * time.Second
+	patience          = 20 * time.Second
+	stepLimit         = 30 * time.Second
+	recoveryLimit     = 90 * time.Second
 	redialPause       = 100 * time.Millisecond
 	redialAttempts    = 100
 	confirmedMessages = 1000

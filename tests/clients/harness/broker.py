@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 
-START_LIMIT_S = 20
-STOP_LIMIT_S = 20
+START_LIMIT_S = 60
+STOP_LIMIT_S = 60
 LISTENING = re.compile(r"127\.0\.0\.1:(\d+)")
 
 

@@ -17,8 +17,8 @@ import time
 
 from steps import RECOVERY
 
-TIME_LIMIT_S = 60
-BUILD_LIMIT_S = 240
+TIME_LIMIT_S = 300
+BUILD_LIMIT_S = 600
 STDERR_LINES = 15
 
 

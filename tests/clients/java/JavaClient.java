@@ -75,7 +75,7 @@ final class JavaClient {
         Scene(String host, int port) throws IOException, TimeoutException {
             factory.setHost(host);
             factory.setPort(port);
-            factory.setConnectionTimeout(5000);
+            factory.setConnectionTimeout(15_000);
             factory.setChannelRpcTimeout(LIMIT_MS);
             factory.setAutomaticRecoveryEnabled(false);
             connection = connect();

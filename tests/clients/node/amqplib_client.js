@@ -18,7 +18,7 @@ class Context {
   }
 
   async connect(options = {}) {
-    const connection = await amqplib.connect(this.url, { timeout: 5000, ...options });
+    const connection = await amqplib.connect(this.url, { timeout: 15_000, ...options });
     // Without a listener, losing the connection would end the process.
     connection.on("error", () => {});
     return connection;

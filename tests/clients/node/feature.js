@@ -3,9 +3,9 @@ import { isDeepStrictEqual, inspect } from "node:util";
 import { createInterface } from "node:readline";
 import { basename } from "node:path";
 
-const STEP_LIMIT_MS = 12_000;
-const RECOVERY_LIMIT_MS = 40_000;
-const WAIT_MS = 10_000;
+const STEP_LIMIT_MS = 30_000;
+const RECOVERY_LIMIT_MS = 90_000;
+const WAIT_MS = 20_000;
 
 /** A name for a queue or exchange that no other run uses. */
 export function name(what) {

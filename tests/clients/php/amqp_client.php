@@ -12,7 +12,7 @@ function connect(string $host, int $port): AMQPConnection
 {
     $connection = new AMQPConnection([
         'host' => $host, 'port' => $port, 'login' => 'guest', 'password' => 'guest',
-        'connect_timeout' => 5, 'read_timeout' => WAIT_S, 'write_timeout' => WAIT_S,
+        'connect_timeout' => 15, 'read_timeout' => WAIT_S, 'write_timeout' => WAIT_S,
         'rpc_timeout' => WAIT_S,
     ]);
     $connection->connect();

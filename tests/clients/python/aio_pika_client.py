@@ -13,12 +13,12 @@ STEPS = """hello work-queue publish-subscribe routing topics rpc direct-reply-to
 mandatory-return get requeue dead-letter ttl priority headers transaction recover exclusive
 missing-queue redeclare cancel-notify large-body close recovery""".split()
 
-WAIT_S = 10
+WAIT_S = 20
 REFUSALS = {404: ChannelNotFoundEntity, 405: ChannelLockedResource, 406: ChannelPreconditionFailed}
 
 
 def connect(host, port):
-    return aio_pika.connect(host=host, port=port, timeout=5)
+    return aio_pika.connect(host=host, port=port, timeout=15)
 
 
 class Context:
@@ -342,7 +342,7 @@ async def close(c):
 async def recovery(c):
     """The robust connection restores the channel, the queue, its binding and its consumer."""
     await c.connection.close()
-    c.connection = await aio_pika.connect_robust(host=c.host, port=c.port, timeout=5,
+    c.connection = await aio_pika.connect_robust(host=c.host, port=c.port, timeout=15,
                                                  reconnect_interval=0.2)
     c.channel = await c.connection.channel()
     reconnected = asyncio.Event()

@@ -20,8 +20,8 @@ from feature import equal, name, run, wait_for_restart, wait_until
 STEPS = """inspect task task-error retry eta group chain chord revoke priority events
 recovery""".split()
 
-WAIT_S = 10
-START_LIMIT_S = 30
+WAIT_S = 20
+START_LIMIT_S = 60
 
 
 class Worker:

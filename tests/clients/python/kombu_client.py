@@ -15,7 +15,7 @@ missing-queue redeclare cancel-notify large-body simple-queue close recovery""".
 
 
 def connect(host, port, **options):
-    return Connection(f"amqp://guest:guest@{host}:{port}//", connect_timeout=5,
+    return Connection(f"amqp://guest:guest@{host}:{port}//", connect_timeout=15,
                       transport_options=options)
 
 
@@ -327,7 +327,7 @@ def simple_queue(c):
             simple.put({"number": 2}, compression="zlib")
             wait_until(lambda: simple.qsize() == 2, lambda: None, "a size of 2")
             for number in (1, 2):
-                message = simple.get(timeout=10)
+                message = simple.get(timeout=20)
                 equal(message.payload, {"number": number}, "payload")
                 message.ack()
             try:

@@ -14,7 +14,7 @@ missing-queue redeclare cancel-notify large-body close recovery""".split()
 
 
 def connect(host, port):
-    return pika.BlockingConnection(pika.ConnectionParameters(host, port, socket_timeout=5))
+    return pika.BlockingConnection(pika.ConnectionParameters(host, port, socket_timeout=15))
 
 
 class Context:

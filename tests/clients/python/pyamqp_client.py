@@ -13,7 +13,7 @@ missing-queue redeclare cancel-notify large-body close recovery""".split()
 
 
 def connect(host, port):
-    connection = amqp.Connection(f"{host}:{port}", connect_timeout=5)
+    connection = amqp.Connection(f"{host}:{port}", connect_timeout=15)
     connection.connect()
     return connection
 

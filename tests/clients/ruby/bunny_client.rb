@@ -10,7 +10,7 @@ Message = Struct.new(:info, :properties, :body)
 
 def connect(host, port, **options)
   Bunny.new(host: host, port: port, log_file: $stderr, automatically_recover: false,
-            connection_timeout: 5, continuation_timeout: WAIT_S * 1000, **options).start
+            connection_timeout: 15, continuation_timeout: WAIT_S * 1000, **options).start
 end
 
 # Demands that the broker closes the channel with this error and code; returns what it said.
