@@ -111,6 +111,11 @@ class GoClient(Client):
         return [binary]
 
 
+# What npm says when its registry cannot be reached, be it the name, the way or the host.
+NO_REGISTRY = ("EAI_AGAIN", "ENOTFOUND", "ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH",
+               "ENETUNREACH", "ETIMEDOUT", "ERR_SOCKET_TIMEOUT")
+
+
 class NodeClient(Client):
     """Fetches the library from npm's registry, in the version and with the hash of the lock file."""
     leaves_out = {"transaction": "amqplib has no call for transactions"}
@@ -122,7 +127,13 @@ class NodeClient(Client):
         # A copy, so that node_modules appears beside it and not in the sources.
         copy = os.path.join(directory, "node")
         shutil.copytree(source("node"), copy, ignore=shutil.ignore_patterns("node_modules"))
-        program.build(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], directory=copy)
+        try:
+            program.build(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund",
+                           "--fetch-timeout=60000"], directory=copy)
+        except program.BuildError as error:
+            if any(f"code {code}" in str(error) for code in NO_REGISTRY):
+                raise program.Unreachable("npm's registry does not answer") from None
+            raise
         return ["node", os.path.join(copy, "amqplib_client.js")]
 
 

@@ -26,6 +26,10 @@ class BuildError(Exception):
     """A client's program could not be built; the text is what the compiler said."""
 
 
+class Unreachable(Exception):
+    """What a program wants is fetched from a place that does not answer."""
+
+
 def build(command, directory=None, environment=None):
     """Runs a compiler or package manager; raises BuildError with its output if it fails."""
     try:
