@@ -314,6 +314,8 @@ log_open(struct log **opened, const struct log_options *options,
     result = log_recover(log, recovery, RECOVER_OPEN, options->verify, NULL, error);
     if (result == 0) {
         count_segments(log);
+        log_update_low(
+            log); /* before anybody publishes: the thread looks only after it has written */
         log->has_thread = !options->without_thread;
         if (log->has_thread) {
             result = start_thread(log);

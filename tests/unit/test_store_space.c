@@ -248,6 +248,20 @@ START_TEST(free_disk_below_the_watermark_is_told)
 }
 END_TEST
 
+/* The first publishers come before the log has written anything. */
+START_TEST(disk_that_is_nearly_full_at_the_start_is_told_at_once)
+{
+    world_close(&world);
+    struct log_options options = world_options(&world);
+    options.disk_free_low = 4 * WORLD_SEGMENT;
+    struct log_recovery sink = {&world, world_queue_exists, world_message, world_note};
+    simulated_disk_limit(world.disk, simulated_disk_used(world.disk) + 3 * WORLD_SEGMENT);
+    ck_assert_int_eq(log_open(&world.log, &options, &sink, world.error), 0);
+    world.writer = log_writer_new(world.log, world_durable, NULL);
+    ck_assert(log_disk_low(world.log));
+}
+END_TEST
+
 /* Calls of the disk that a message of this size costs, and all that the log does after it. */
 static uint64_t
 operations_of(uint32_t size)
@@ -288,6 +302,7 @@ main(void)
     tcase_add_test(tests, reserve_lets_a_full_disk_be_emptied);
     tcase_add_test(tests, publisher_that_is_not_held_back_on_a_full_disk_loses_nothing_confirmed);
     tcase_add_test(tests, free_disk_below_the_watermark_is_told);
+    tcase_add_test(tests, disk_that_is_nearly_full_at_the_start_is_told_at_once);
     tcase_add_test(tests, spares_are_zeroed_only_while_commits_are_small);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
