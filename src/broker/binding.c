@@ -201,11 +201,11 @@ catalogue_bind(struct catalogue *catalogue, struct vhost *vhost,
     struct binding ends = {0};
     if (find_ends(vhost, request, &ends, error) != 0)
         return -1;
+    if (ends.source == NULL)
+        return not_found("exchange", request->source, vhost, error);
     if (ends.queue == NULL && ends.exchange == NULL)
         return not_found(request->destination_is_exchange ? "exchange" : "queue",
                          request->destination, vhost, error);
-    if (ends.source == NULL)
-        return not_found("exchange", request->source, vhost, error);
     struct binding *binding = calloc(1, sizeof(*binding));
     if (binding == NULL)
         return no_memory(error);

@@ -1,10 +1,13 @@
 /* The table of queue arguments, and what follows from it: reading them at the first declaration,
  * comparing them at each later one.
  *
- * The rows stand in RabbitMQ's order: of several wrong or differing arguments, the first row's is
- * the one that the error names. Arguments that no row names are accepted and ignored, as RabbitMQ
- * does. Where RabbitMQ's texts hold Erlang terms ({value_negative,-1}), these say in words what was
- * expected and what came instead; all others are its texts to the letter. */
+ * The rows stand in RabbitMQ's order: of several differing arguments, the first row's is the one
+ * that the error names. Of several wrong ones, a dead-letter exchange that is no text comes first,
+ * then the queue type, then the rows in order; what the type does not take comes last, and its
+ * value is not looked at. Arguments that no row names are accepted and ignored, as RabbitMQ does.
+ * Where RabbitMQ's texts hold Erlang terms
+ * ({value_negative,-1}), these say in words what was expected and what came instead; all others are
+ * its texts to the letter. */
 #include "broker/queue_options.h"
 
 #include <inttypes.h>
@@ -126,14 +129,12 @@ static const struct argument arguments[] = {
     {SLICE("x-queue-type"), read_queue_type, .words = queue_types, .noun = "queue type",
      MEMBER(type), .types = ON_ALL, .compared = true},
     {SLICE("x-quorum-initial-group-size"), read_integer, .minimum = 1, .maximum = INT64_MAX,
-     .types = ON_ALL, .compared = true},
-    {SLICE("x-quorum-target-group-size"), read_integer, .maximum = INT64_MAX, .types = ON_ALL},
-    {SLICE("x-initial-cluster-size"), read_integer, .minimum = 1, .maximum = INT64_MAX,
-     .types = ON_ALL},
+     .types = ON_QUORUM, .compared = true},
+    {SLICE("x-quorum-target-group-size"), read_integer, .maximum = INT64_MAX, .types = ON_QUORUM},
     {SLICE("x-queue-leader-locator"), read_word, .words = locators,
      .complaint = "invalid_queue_locator_arg", .types = ON_ALL, .compared = true},
     /* Any strategy: plugins could add theirs, and RabbitMQ falls back to its default. */
-    {SLICE("x-queue-master-locator"), read_text, .types = ON_CLASSIC},
+    {SLICE("x-queue-master-locator"), read_text, .types = ON_CLASSIC, .compared = true},
     /* -1 is "unlimited", which is what OPTION_NONE stands for. */
     {SLICE("x-delivery-limit"), read_integer, .minimum = OPTION_NONE, .maximum = INT64_MAX,
      MEMBER(delivery_limit), .types = ON_ALL, .compared = true},
@@ -141,9 +142,10 @@ static const struct argument arguments[] = {
     {SLICE("x-consumer-timeout"), read_integer, .maximum = DURATION_MAX_MS,
      MEMBER(consumer_timeout_ms), .types = ON_ALL},
     {SLICE("x-message-deduplication"), read_bool, MEMBER(deduplicates), .types = ON_ALL},
-    /* Accepting these would promise a retention that no queue here has. */
+    /* Accepting these would promise a retention or a replication that no queue here has. */
     {SLICE("x-max-age"), NULL, .types = ON_STREAM_ONLY},
     {SLICE("x-stream-max-segment-size-bytes"), NULL, .types = ON_STREAM_ONLY},
+    {SLICE("x-initial-cluster-size"), NULL, .types = ON_STREAM_ONLY},
 };
 
 #define ARGUMENT_COUNT ARRAY_SIZE(arguments)
@@ -432,22 +434,30 @@ collect_arguments(struct given_arguments *given, struct slice table)
     }
 }
 
-/* RabbitMQ's name of the module behind a queue type, as it stands in its texts. */
-static const char *
+const char *
 queue_type_module(enum queue_type type)
 {
     return type == QUEUE_QUORUM ? "rabbit_quorum_queue" : "rabbit_classic_queue";
+}
+
+/* The row of a name that the table has. */
+static size_t
+row_of(const char *name)
+{
+    size_t row = 0;
+
+    while (!slice_is(arguments[row].name, name))
+        row++;
+    return row;
 }
 
 /* The value given under a name of the table, or NULL. */
 static const struct amqp_value *
 find_argument(const struct given_arguments *given, const char *name)
 {
-    for (size_t row = 0; row < ARGUMENT_COUNT; row++) {
-        if (given->is_given[row] && slice_is(arguments[row].name, name))
-            return &given->values[row];
-    }
-    return NULL;
+    size_t row = row_of(name);
+
+    return given->is_given[row] ? &given->values[row] : NULL;
 }
 
 /* A quorum queue outlives its connections and its broker, so it needs a name to be found by. This
@@ -466,15 +476,27 @@ check_name(const struct reading *reading, const struct given_arguments *given)
     return -1;
 }
 
+static bool
+is_taken(const struct argument *argument, enum queue_type type)
+{
+    return (argument->types & (1u << type)) != 0;
+}
+
+static int
+read_row(const struct reading *reading, const struct given_arguments *given, size_t row)
+{
+    const struct argument *argument = &arguments[row];
+
+    if (!given->is_given[row] || argument->read == NULL)
+        return 0;
+    return argument->read(reading, argument, &given->values[row]);
+}
+
 static int
 read_values(const struct reading *reading, const struct given_arguments *given)
 {
     for (size_t row = 0; row < ARGUMENT_COUNT; row++) {
-        const struct argument *argument = &arguments[row];
-
-        if (!given->is_given[row] || argument->read == NULL)
-            continue;
-        if (argument->read(reading, argument, &given->values[row]) < 0)
+        if (is_taken(&arguments[row], reading->options->type) && read_row(reading, given, row) < 0)
             return -1;
     }
     return 0;
@@ -489,7 +511,7 @@ check_queue_type_takes(const struct reading *reading, const struct given_argumen
     for (size_t row = 0; row < ARGUMENT_COUNT; row++) {
         const struct argument *argument = &arguments[row];
 
-        if (!given->is_given[row] || (argument->types & (1u << type)) != 0)
+        if (!given->is_given[row] || is_taken(argument, type))
             continue;
         amqp_error_set(reading->error, AMQP_REPLY_PRECONDITION_FAILED,
                        INVALID_ARGUMENT " of queue type %s",
@@ -538,8 +560,10 @@ queue_options_parse(struct queue_options *options, const struct queue_declaratio
         .max_priority = OPTION_NONE,
     };
     collect_arguments(&given, declaration->arguments);
-    if (check_name(&reading, &given) < 0 || read_values(&reading, &given) < 0
-        || check_queue_type_takes(&reading, &given) < 0)
+    if (check_name(&reading, &given) < 0
+        || read_row(&reading, &given, row_of("x-dead-letter-exchange")) < 0
+        || read_row(&reading, &given, row_of("x-queue-type")) < 0
+        || read_values(&reading, &given) < 0 || check_queue_type_takes(&reading, &given) < 0)
         return -1;
     if (options->type == QUEUE_QUORUM) {
         if (check_quorum_properties(&reading) < 0)
@@ -588,9 +612,9 @@ print_side(char *text, size_t size, const struct amqp_value *value, bool is_othe
 }
 
 int
-queue_arguments_check_equivalent(struct slice current, struct slice redeclared,
-                                 struct slice queue_name, struct slice vhost_name,
-                                 struct amqp_error *error)
+queue_arguments_check_equivalent(enum queue_type type, struct slice current,
+                                 struct slice redeclared, struct slice queue_name,
+                                 struct slice vhost_name, struct amqp_error *error)
 {
     char received_text[VALUE_TEXT_SIZE + 64], current_text[VALUE_TEXT_SIZE + 64];
     struct given_arguments before, now;
@@ -601,7 +625,8 @@ queue_arguments_check_equivalent(struct slice current, struct slice redeclared,
         const struct amqp_value *old = before.is_given[row] ? &before.values[row] : NULL;
         const struct amqp_value *new = now.is_given[row] ? &now.values[row] : NULL;
 
-        if (!arguments[row].compared || is_equivalent(&arguments[row], old, new))
+        if (!arguments[row].compared || !is_taken(&arguments[row], type)
+            || is_equivalent(&arguments[row], old, new))
             continue;
         print_side(received_text, sizeof(received_text), new, old == NULL);
         print_side(current_text, sizeof(current_text), old, new == NULL);

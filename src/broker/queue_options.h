@@ -53,11 +53,14 @@ MUST_CHECK int queue_options_parse(struct queue_options *options,
                                    const struct queue_declaration *declaration,
                                    struct slice vhost_name, struct amqp_error *error);
 
-/* Whether a redeclaration's arguments mean the same as those the queue has; -1 with
- * "inequivalent arg ..." 406 else. Any integer type equals any other; unknown arguments are
- * ignored. */
-MUST_CHECK int queue_arguments_check_equivalent(struct slice current, struct slice redeclared,
-                                                struct slice queue_name, struct slice vhost_name,
-                                                struct amqp_error *error);
+/* Whether a redeclaration's arguments mean the same as those the queue of that type has; -1 with
+ * "inequivalent arg ..." 406 else. Any integer type equals any other; arguments that are unknown or
+ * that the type does not take are ignored. */
+MUST_CHECK int queue_arguments_check_equivalent(enum queue_type type, struct slice current,
+                                                struct slice redeclared, struct slice queue_name,
+                                                struct slice vhost_name, struct amqp_error *error);
+
+/* RabbitMQ's name of the module behind a queue type, as it stands in its texts. */
+const char *queue_type_module(enum queue_type type);
 
 #endif

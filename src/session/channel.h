@@ -159,6 +159,7 @@ struct found_queue {
     struct ref ref;
     uint64_t id;
     int64_t consumer_timeout_ms; /* OPTION_NONE: the broker's */
+    enum queue_type type;
     bool durable;
 };
 int channel_find_queue(struct channel *channel, struct slice *name, struct found_queue *found,

@@ -101,6 +101,7 @@ channel_find_queue(struct channel *channel, struct slice *name, struct found_que
         *found = (struct found_queue){
             .ref = record->queue,
             .id = record->id,
+            .type = record->options.type,
             .consumer_timeout_ms = record->options.consumer_timeout_ms,
             .durable = record->durable,
         };
@@ -205,7 +206,8 @@ check_same(struct channel *channel, const struct queue_record *record,
                       record->auto_delete, error)
                != 0)
         return -1;
-    return queue_arguments_check_equivalent(record->arguments, declaration->arguments, record->name,
+    return queue_arguments_check_equivalent(record->options.type, record->arguments,
+                                            declaration->arguments, record->name,
                                             vhost_name(connection->vhost), error);
 }
 
@@ -231,6 +233,7 @@ declare_passive(struct channel *channel, struct slice name, bool no_wait, struct
     if (name.size > 0 && is_reply_to_name(name)) {
         if (!reply_to_exists(channel, name))
             return no_queue(channel, name, error);
+        remember_last(channel, name);
         if (!no_wait)
             send_declare_ok(channel, name, 0, 1);
         return 0;

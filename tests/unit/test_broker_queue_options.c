@@ -62,14 +62,22 @@ refuse(struct slice arguments, const char *text)
     refuse_declaration(durable_queue(arguments), text);
 }
 
+/* Of a queue that was declared with these arguments. */
+static enum queue_type
+type_of(struct slice arguments)
+{
+    return slice_starts_with(arguments, SLICE(QUORUM)) ? QUEUE_QUORUM : QUEUE_CLASSIC;
+}
+
 static void
 equivalent(struct slice current, struct slice redeclared)
 {
     struct amqp_error error = {0};
 
-    ck_assert_msg(
-        queue_arguments_check_equivalent(current, redeclared, SLICE("q"), SLICE("/"), &error) == 0,
-        "%s", error.text);
+    ck_assert_msg(queue_arguments_check_equivalent(type_of(current), current, redeclared,
+                                                   SLICE("q"), SLICE("/"), &error)
+                      == 0,
+                  "%s", error.text);
 }
 
 static void
@@ -77,8 +85,9 @@ inequivalent(struct slice current, struct slice redeclared, const char *text)
 {
     struct amqp_error error = {0};
 
-    ck_assert_int_eq(
-        queue_arguments_check_equivalent(current, redeclared, SLICE("q"), SLICE("/"), &error), -1);
+    ck_assert_int_eq(queue_arguments_check_equivalent(type_of(current), current, redeclared,
+                                                      SLICE("q"), SLICE("/"), &error),
+                     -1);
     ck_assert_uint_eq(error.code, AMQP_REPLY_PRECONDITION_FAILED);
     ck_assert_str_eq(error.text, text);
 }
@@ -280,15 +289,12 @@ END_TEST
 START_TEST(placement_arguments_are_checked_and_ignored)
 {
     accept(SLICE("\26x-queue-leader-locatorS\0\0\0\10balanced"
-                 "\26x-initial-cluster-sizeb\1"
-                 "\33x-quorum-initial-group-sizeb\3"
-                 "\32x-quorum-target-group-sizeb\0"
                  "\26x-queue-master-locatorS\0\0\0\13min-masters"
                  "\14x-queue-modeS\0\0\0\4lazy"
                  "\17x-queue-versionb\2"
                  "\26x-dead-letter-strategyS\0\0\0\15at-least-once"));
-    refuse(SLICE("\26x-initial-cluster-sizeV"),
-           INVALID("x-initial-cluster-size") ": \"expected integer, got void\"");
+    accept(SLICE(QUORUM "\33x-quorum-initial-group-sizeb\3"
+                        "\32x-quorum-target-group-sizeb\0"));
     refuse(SLICE("\26x-queue-master-locatort\1"),
            INVALID("x-queue-master-locator") ": \"expected longstr, got bool\"");
     refuse(SLICE(QUORUM "\33x-quorum-initial-group-sizeb\0"),
@@ -436,9 +442,30 @@ START_TEST(arguments_that_rabbitmq_does_not_compare_may_change)
 {
     equivalent(SLICE(""), SLICE("\22x-consumer-timeoutb\1"
                                 "\27x-message-deduplicationt\1"
-                                "\32x-quorum-target-group-sizeb\3"
-                                "\26x-initial-cluster-sizeb\3"
                                 "\5x-fooV"));
+    equivalent(SLICE(QUORUM), SLICE(QUORUM "\32x-quorum-target-group-sizeb\3"));
+}
+END_TEST
+
+START_TEST(arguments_that_the_queues_type_does_not_take_are_not_compared)
+{
+    equivalent(SLICE(""), SLICE("\33x-quorum-initial-group-sizeb\3"
+                                "\26x-max-in-memory-lengthb\3"));
+    equivalent(SLICE(QUORUM), SLICE(QUORUM "\16x-max-priorityb\3"
+                                           "\14x-queue-modeS\0\0\0\4lazy"));
+}
+END_TEST
+
+START_TEST(of_several_wrong_arguments_the_queue_type_is_told_first)
+{
+    refuse(SLICE("\15x-message-ttlb\377\14x-queue-typeS\0\0\0\3bad"),
+           INVALID("x-queue-type") ": \"unsupported queue type 'bad'\"");
+    refuse(SLICE(QUORUM "\16x-max-priorityb\377"),
+           INVALID("x-max-priority") " of queue type rabbit_quorum_queue");
+    refuse(
+        SLICE("\15x-message-ttlb\377\26x-dead-letter-exchangeb\1"),
+        "PRECONDITION_FAILED - invalid type 'byte' for arg 'x-dead-letter-exchange' in queue 'q' "
+        "in vhost '/'");
 }
 END_TEST
 
@@ -451,8 +478,9 @@ START_TEST(long_values_are_cut_with_the_text)
 
     memset(name, 'a', sizeof(name));
     table = one_string(&builder, "x-overflow", (struct slice){name, sizeof(name)});
-    ck_assert_int_eq(
-        queue_arguments_check_equivalent(SLICE(""), table, SLICE("q"), SLICE("/"), &error), -1);
+    ck_assert_int_eq(queue_arguments_check_equivalent(QUEUE_CLASSIC, SLICE(""), table, SLICE("q"),
+                                                      SLICE("/"), &error),
+                     -1);
     ck_assert_uint_eq(strlen(error.text), 255);
     ck_assert_str_eq(error.text + 250, "aa...");
     amqp_table_builder_free(&builder);
@@ -488,6 +516,8 @@ main(void)
     tcase_add_test(tests, an_argument_that_is_new_or_gone_is_named_with_its_type);
     tcase_add_test(tests, no_queue_type_means_classic);
     tcase_add_test(tests, arguments_that_rabbitmq_does_not_compare_may_change);
+    tcase_add_test(tests, arguments_that_the_queues_type_does_not_take_are_not_compared);
+    tcase_add_test(tests, of_several_wrong_arguments_the_queue_type_is_told_first);
     tcase_add_test(tests, long_values_are_cut_with_the_text);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
