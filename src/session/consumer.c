@@ -135,6 +135,41 @@ read_integer(const struct channel *channel, struct slice arguments, const char *
     return bad_argument(channel, name, queue, complaint, error);
 }
 
+/* RabbitMQ's argument of before 4.0 for mirrored queues: there is nothing to fail over to, but the
+ * value has to be what it says. */
+static int
+check_failover(const struct channel *channel, struct slice arguments, struct slice queue,
+               struct amqp_error *error)
+{
+    struct amqp_value found;
+    char complaint[64];
+    if (!amqp_table_find(arguments, SLICE("x-cancel-on-ha-failover"), &found) || found.type == 't')
+        return 0;
+    snprintf(complaint, sizeof(complaint), "expected bool, got %s",
+             amqp_value_type_name(found.type));
+    return bad_argument(channel, "x-cancel-on-ha-failover", queue, complaint, error);
+}
+
+/* Who asks for a place in a stream must not be given a queue's next message instead. */
+static int
+refuse_stream_arguments(const struct channel *channel, struct slice arguments, struct slice queue,
+                        enum queue_type type, struct amqp_error *error)
+{
+    static const char *const names[] = {"x-stream-offset", "x-stream-filter",
+                                        "x-stream-match-unfiltered"};
+    struct amqp_value found;
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        if (!amqp_table_find(arguments, slice_from(names[i]), &found))
+            continue;
+        return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
+                             "invalid arg '%s' for queue '%.*s' in vhost '%.*s' of queue type %s",
+                             names[i], SLICE_ARGS(queue),
+                             SLICE_ARGS(vhost_name(channel->connection->vhost)),
+                             queue_type_module(type));
+    }
+    return 0;
+}
+
 struct consumer_options {
     int64_t priority;
     int64_t timeout_ms; /* OPTION_NONE: not given */
@@ -142,10 +177,12 @@ struct consumer_options {
 
 static int
 read_options(const struct channel *channel, struct slice arguments, struct slice queue,
-             struct consumer_options *options, struct amqp_error *error)
+             enum queue_type type, struct consumer_options *options, struct amqp_error *error)
 {
     *options = (struct consumer_options){.timeout_ms = OPTION_NONE};
-    if (read_integer(channel, arguments, "x-priority", queue, &options->priority, error) != 0
+    if (refuse_stream_arguments(channel, arguments, queue, type, error) != 0
+        || check_failover(channel, arguments, queue, error) != 0
+        || read_integer(channel, arguments, "x-priority", queue, &options->priority, error) != 0
         || read_integer(channel, arguments, "x-consumer-timeout", queue, &options->timeout_ms,
                         error)
                != 0)
@@ -176,7 +213,7 @@ basic_consume_method(struct channel *channel, const union amqp_method *method,
     if (slice_is(consume->queue, REPLY_TO_NAME))
         return reply_to_consume(channel, consume, error);
     if (channel_find_queue(channel, &name, &found, error) != 0
-        || read_options(channel, consume->arguments, name, &options, error) != 0)
+        || read_options(channel, consume->arguments, name, found.type, &options, error) != 0)
         return -1;
     if (channel->consumer_count >= CHANNEL_CONSUMERS_MAX)
         return channel_error(error, AMQP_REPLY_NOT_ALLOWED,
