@@ -258,10 +258,21 @@ put_death_summary(struct amqp_table_builder *builder, const struct departure *de
     }
 }
 
+/* Whether it has died before: then its first death has been told. What a publisher says of deaths
+ * without a history is not believed. */
 static bool
-is_rewritten(const struct departure *departure, struct slice name)
+has_died(const struct amqp_properties *properties)
+{
+    struct amqp_value value;
+    return amqp_table_find(properties->headers, SLICE("x-death"), &value) && value.type == 'A'
+           && amqp_table_find(properties->headers, SLICE("x-first-death-reason"), &value);
+}
+
+static bool
+is_rewritten(const struct departure *departure, struct slice name, bool has_died)
 {
     return slice_is(name, "x-death") || slice_starts_with(name, SLICE("x-last-death-"))
+           || (!has_died && slice_starts_with(name, SLICE("x-first-death-")))
            || (departure->has_routing_key && (slice_is(name, "CC") || slice_is(name, "BCC")));
 }
 
@@ -275,10 +286,11 @@ put_headers(struct amqp_table_builder *builder, const struct departure *departur
     struct amqp_value value;
     put_deaths(builder, departure, properties, wall_ms);
     put_death_summary(builder, departure, "last");
-    if (!amqp_table_find(properties->headers, SLICE("x-first-death-reason"), &value))
+    bool is_known = has_died(properties);
+    if (!is_known)
         put_death_summary(builder, departure, "first");
     while (amqp_table_next(&at, &name, &value) == 1)
-        if (!is_rewritten(departure, name))
+        if (!is_rewritten(departure, name, is_known))
             amqp_table_builder_put_value(builder, name, &value);
 }
 

@@ -1089,10 +1089,10 @@ delete_on_request(struct queue *queue, const struct mail *mail)
     queue_run(queue);
     enum queue_result result = QUEUE_OK;
     uint64_t messages = queue->ready;
-    if ((mail->flag & 1) != 0 && queue->consumer_count > 0)
-        result = QUEUE_IN_USE;
-    else if ((mail->flag & 2) != 0 && queue->ready > 0)
+    if ((mail->flag & 2) != 0 && queue->ready > 0)
         result = QUEUE_NOT_EMPTY;
+    else if ((mail->flag & 1) != 0 && queue->consumer_count > 0)
+        result = QUEUE_IN_USE;
     if (result == QUEUE_OK)
         queue_delete(queue);
     if (!ref_is_none(mail->from))

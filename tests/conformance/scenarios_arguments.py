@@ -129,7 +129,9 @@ ROWS = [("x-message-ttl", 60000, 70000, "signedint"), ("x-expires", 60000, 70000
         ("x-max-priority", 1, 2, "signedint"), ("x-queue-mode", "default", "lazy", "longstr"),
         ("x-overflow", "drop-head", "reject-publish", "longstr"),
         ("x-dead-letter-exchange", "a", "b", "longstr"),
-        ("x-single-active-consumer", True, False, "bool")]
+        ("x-single-active-consumer", True, False, "bool"),
+        ("x-queue-version", 1, 2, "signedint"),
+        ("x-queue-master-locator", "client-local", "min-masters", "longstr")]
 for argument, first, second, kind in ROWS:
     word = argument[2:].replace("-", "_")
     add(f"another_{word}_is_inequivalent",
@@ -151,6 +153,67 @@ add("another_queue_type_is_inequivalent",
 add("a_missing_argument_names_the_integers_width",
     inequivalent("x-max-length", None, Typed("l", 5),
                  "received the value '5' of type 'long' but current is none"))
+
+
+for argument, value in [("x-max-in-memory-length", 5), ("x-max-in-memory-bytes", 5),
+                        ("x-quorum-initial-group-size", 3), ("x-max-age", "1h"),
+                        ("x-stream-max-segment-size-bytes", 1000000),
+                        ("x-initial-cluster-size", 3)]:
+    def not_for_classic(s, argument=argument, value=value):
+        name = s.queue_name()
+        text = (f"invalid arg '{argument}' for queue '{name}' in vhost '/' of queue type "
+                "rabbit_classic_queue")
+        for given in (value, None):  # the value is not looked at
+            s.channel().refuses("queue.declare", 406, text, queue=name,
+                                arguments={argument: given})
+    word = argument[2:].replace("-", "_")
+    add(f"a_classic_queue_takes_no_{word}", not_for_classic)
+
+    def not_compared(s, argument=argument, value=value):
+        channel = s.channel()
+        queue = s.queue(channel)
+        channel.declare(queue, arguments={argument: value})
+    add(f"{word}_is_not_compared_on_a_classic_queue", not_compared)
+
+
+TTL = {"x-message-ttl": -1}
+for name, first, rest in [
+        ("an_unknown_queue_type_is_told", {"x-queue-type": "wrong"}, TTL),
+        ("a_wrong_value_is_told", {"x-overflow": "wrong"}, {"x-max-age": 5})]:
+    def told_first(s, first=first, rest=rest):
+        queue = s.queue_name()
+        (argument,) = first
+        s.channel().refuses("queue.declare", 406,
+                            re.compile(f"invalid arg '{argument}' for queue '{queue}'"),
+                            queue=queue, arguments={**rest, **first})
+    add(f"of_several_mistakes_{name}_first", told_first)
+
+
+@scenario
+def of_several_mistakes_a_dead_letter_exchange_that_is_no_text_is_told_first(s):
+    name = s.queue_name()
+    s.channel().refuses("queue.declare", 406,
+                        "invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue "
+                        f"'{name}' in vhost '/'", queue=name,
+                        arguments={"x-queue-type": "wrong", "x-dead-letter-exchange": 1, **TTL})
+
+
+@scenario
+def values_are_not_checked_when_the_queue_is_there_only_compared(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.refuses("queue.declare", 406,
+                    f"inequivalent arg 'x-message-ttl' for queue '{queue}' in vhost '/': received "
+                    "the value '-1' of type 'signedint' but current is none", queue=queue,
+                    arguments=TTL)
+
+
+@scenario(not_rabbitmq="3.10 takes any value, later versions and this broker a number")
+def a_queues_consumer_timeout_must_be_a_number(s):
+    name = s.queue_name()
+    s.channel().refuses("queue.declare", 406,
+                        re.compile(f"invalid arg 'x-consumer-timeout' for queue '{name}'"),
+                        queue=name, arguments={"x-consumer-timeout": "soon"})
 
 
 @scenario

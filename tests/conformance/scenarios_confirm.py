@@ -318,6 +318,80 @@ def a_commit_that_a_queue_rejects_in_part_is_refused(s):
 
 
 @scenario
+def selecting_a_transaction_twice_is_no_error(s):
+    channel = s.channel()
+    channel.call("tx.select")
+    channel.call("tx.select")
+
+
+@scenario
+def an_unknown_tag_in_a_transaction_is_refused_at_once(s):
+    channel = s.channel()
+    channel.call("tx.select")
+    channel.refuses("basic.ack", 406, "unknown delivery tag 5", delivery_tag=5)
+
+
+@scenario
+def acking_twice_in_a_transaction_is_refused(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.publish(queue, "a")
+    channel.holds(queue, 1)
+    channel.call("tx.select")
+    channel.got(queue, "a", no_ack=False)
+    channel.ack(1)
+    channel.refuses("basic.ack", 406, "unknown delivery tag 1", delivery_tag=1)
+
+
+@scenario
+def recover_is_not_part_of_a_transaction(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.publish_all(queue, "ab")
+    channel.holds(queue, 2)
+    channel.call("tx.select")
+    channel.got(queue, "a", no_ack=False)
+    channel.got(queue, "b", no_ack=False)
+    channel.ack(1)
+    channel.call("basic.recover", requeue=True)
+    channel.holds(queue, 1)
+    channel.call("tx.commit")
+    channel.holds(queue, 1)
+    channel.got(queue, "b", redelivered=True)
+
+
+@scenario
+def a_transactions_target_may_be_deleted_before_commit(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.call("tx.select")
+    channel.publish(queue, "a")
+    channel.call("queue.delete", queue=queue)
+    channel.call("tx.commit")
+
+
+@scenario
+def returns_of_a_transaction_come_before_commit_ok(s):
+    channel = s.channel()
+    channel.call("tx.select")
+    channel.publish("nowhere", "a", exchange="amq.direct", mandatory=True)
+    channel.publish("nowhere", "b", exchange="amq.direct", mandatory=True)
+    channel.say("tx.commit")
+    channel.expect("basic.return", body=b"a")
+    channel.expect("basic.return", body=b"b")
+    channel.expect("tx.commit-ok")
+
+
+@scenario
+def recover_does_not_disturb_confirms(s):
+    channel = s.channel()
+    channel.select()
+    channel.publish("nowhere", "m", exchange="amq.direct")
+    channel.call("basic.recover", requeue=True)
+    channel.all_confirmed(1)
+
+
+@scenario
 def commit_without_select_is_refused(s):
     s.channel().refuses("tx.commit", 406, "channel is not transactional")
 

@@ -84,6 +84,30 @@ def unknown_consumer_arguments_are_ignored(s):
     channel.consume(s.queue(channel), arguments={"x-unknown": 1, "color": {"a": "blue"}})
 
 
+for argument, value in [("x-stream-offset", "first"), ("x-stream-offset", 5),
+                        ("x-stream-filter", "a"), ("x-stream-match-unfiltered", True)]:
+    def for_streams_only(s, argument=argument, value=value):
+        channel = s.channel()
+        queue = s.queue(channel)
+        channel.refuses("basic.consume", 406,
+                        f"invalid arg '{argument}' for queue '{queue}' in vhost '/' of queue type "
+                        "rabbit_classic_queue", queue=queue, arguments={argument: value})
+    word = f"{argument[2:].replace('-', '_')}_{type(value).__name__}"
+    add(f"a_classic_queue_has_no_{word}", for_streams_only,
+        None if argument == "x-stream-offset" else "stream filters came with 3.13")
+
+
+@scenario
+def cancel_on_ha_failover_is_a_bool_without_effect(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    for value in (True, False):
+        channel.consume(queue, arguments={"x-cancel-on-ha-failover": value})
+    channel.refuses("basic.consume", 406,
+                    re.compile(f"invalid arg 'x-cancel-on-ha-failover' for queue '{queue}' in vhost "
+                               "'/': ."), queue=queue, arguments={"x-cancel-on-ha-failover": 1})
+
+
 # single active consumer
 
 @scenario
@@ -201,3 +225,44 @@ def basic_get_is_refused_where_a_single_consumer_is_active(s):
                     f"cannot obtain access to locked queue '{queue}' in vhost '/'. basic.get "
                     "operations are not supported by classic queues with single active consumer",
                     queue=queue)
+
+
+@scenario
+def a_higher_priority_does_not_take_over_from_the_active_consumer(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments=SINGLE)
+    channel.consume(queue, "low", no_ack=True, arguments=priority(1))
+    channel.consume(queue, "high", no_ack=True, arguments=priority(5))
+    channel.publish(queue, "a")
+    channel.delivered("a", consumer_tag="low")
+
+
+@scenario
+def a_queue_with_waiting_consumers_is_in_use(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments=SINGLE)
+    channel.consume(queue)
+    channel.refuses("queue.delete", 406, f"queue '{queue}' in vhost '/' in use", queue=queue,
+                    if_unused=True)
+
+
+@scenario
+def an_exclusive_consumer_keeps_out_its_own_channel_too(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.consume(queue, exclusive=True)
+    channel.refuses("basic.consume", 403, f"queue '{queue}' in vhost '/' in exclusive use",
+                    queue=queue)
+
+
+@scenario
+def get_and_purge_are_not_kept_out_by_an_exclusive_consumer(s):
+    channel, other = s.channel(), s.channel()
+    queue = s.queue(channel)
+    channel.call("basic.qos", prefetch_count=1)
+    channel.consume(queue, exclusive=True)
+    channel.publish_all(queue, "abc")
+    channel.delivered("a")
+    other.holds(queue, 2)
+    other.got(queue, "b")
+    check_equal("purged", other.call("queue.purge", queue=queue).message_count, 1)

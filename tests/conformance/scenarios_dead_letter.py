@@ -486,6 +486,93 @@ def an_x_death_header_that_is_none_does_no_harm(s):
         check_equal("other header", channel.got(target, b"m").headers["other"], 1)
 
 
+@scenario
+def the_first_death_is_the_brokers_to_tell_and_not_the_publishers(s):
+    channel = s.channel()
+    queue, target = pair(s, channel)
+    kill(channel, queue, headers={"x-first-death-queue": "mine", "x-first-death-reason": "mine",
+                                  "x-first-death-exchange": "mine"})
+    message = await_message(channel, target)
+    check_equal("first death", {name: value for name, value in message.headers.items()
+                                if name.startswith("x-first")},
+                {"x-first-death-exchange": "", "x-first-death-queue": queue,
+                 "x-first-death-reason": "rejected"})
+
+
+@scenario
+def no_header_of_a_dead_letter_comes_twice(s):
+    channel = s.channel()
+    queue, target = pair(s, channel)
+    kill(channel, queue, headers={"x-first-death-queue": "mine", "x-last-death-queue": "mine"})
+    octets = await_message(channel, target).raw_properties
+    for name in (b"x-death", b"x-first-death-queue"):
+        check_equal(f"times {name}", octets.count(bytes([len(name)]) + name), 1)
+
+
+@scenario(not_rabbitmq="x-last-death-* came with 3.13")
+def the_last_death_is_told_anew_each_time(s):
+    channel = s.channel()
+    second, target = pair(s, channel)
+    first = source(s, channel, "", second, x_message_ttl=1)
+    channel.publish(first, b"m")
+    channel.holds(second, 1)
+    message = channel.got(second, b"m", no_ack=False)
+    for reason, queue in (("expired", first), ("rejected", second)):
+        check_equal("last death", {name[13:]: value for name, value in message.headers.items()
+                                   if name.startswith("x-last-death-")},
+                    {"exchange": "", "queue": queue, "reason": reason})
+        check_equal("first queue", message.headers["x-first-death-queue"], first)
+        if reason == "expired":
+            channel.reject(message.delivery_tag, requeue=False)
+            message = await_message(channel, target)
+
+
+@scenario
+def a_dead_letter_can_be_routed_by_the_headers_of_its_death(s):
+    channel = s.channel()
+    exchange, right, wrong = s.exchange(channel, "headers"), s.queue(channel), s.queue(channel)
+    for queue, reason in ((right, "rejected"), (wrong, "expired")):
+        channel.bind(queue, exchange, arguments={"x-match": "all-with-x",
+                                                 "x-first-death-reason": reason})
+    kill(channel, source(s, channel, exchange))
+    channel.holds(right, 1)
+    channel.holds(wrong, 0)
+
+
+@scenario
+def bcc_keys_are_used_again_and_not_told(s):
+    channel = s.channel()
+    exchange, target = s.exchange(channel), s.queue(channel)
+    queue = source(s, channel, exchange)
+    channel.bind(target, exchange, "hidden")
+    kill(channel, queue, headers={"BCC": ["hidden"]})
+    message = await_message(channel, target)
+    check_equal("keys", message.headers["x-death"][0]["routing-keys"], [queue])
+    check_equal("BCC", message.headers.get("BCC"), None)
+
+
+@scenario
+def a_dead_letter_is_no_redelivery_even_if_its_message_was(s):
+    channel = s.channel()
+    queue, target = pair(s, channel)
+    channel.publish(queue, b"m")
+    channel.holds(queue, 1)
+    channel.nack(channel.got(queue, b"m", no_ack=False).delivery_tag)
+    channel.holds(queue, 1)
+    channel.nack(channel.got(queue, b"m", no_ack=False, redelivered=True).delivery_tag,
+                 requeue=False)
+    channel.holds(target, 1)
+    channel.got(target, b"m", redelivered=False)
+
+
+@scenario
+def what_is_dropped_for_its_octets_is_dead_lettered_as_maxlen(s):
+    channel = s.channel()
+    queue, target = pair(s, channel, x_max_length_bytes=1)
+    channel.publish(queue, b"mm")
+    check_equal("deaths", deaths(await_message(channel, target)), [(queue, "maxlen", 1)])
+
+
 # --- Dead letters that nobody takes --------------------------------------------------------------------
 
 

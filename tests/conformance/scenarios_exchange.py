@@ -308,6 +308,41 @@ for side in ("destination", "source"):
 
 
 @scenario
+def of_two_missing_ends_the_source_is_named(s):
+    source, destination = s.exchange_name(), s.exchange_name()
+    text = f"no exchange '{source}' in vhost '/'"
+    s.channel().refuses("exchange.bind", 404, text, source=source, destination=destination)
+    s.channel().refuses("queue.bind", 404, text, exchange=source, queue=s.queue_name())
+
+
+@scenario
+def errors_of_no_wait_methods_close_the_channel_all_the_same(s):
+    for method, code, text, fields in [
+            ("exchange.declare", 403, "exchange name 'amq.q' contains reserved prefix 'amq.*'",
+             {"exchange": "amq.q", "type": "direct"}),
+            ("exchange.delete", 403,
+             "deletion of system exchange 'amq.direct' in vhost '/' not allowed",
+             {"exchange": "amq.direct"}),
+            ("exchange.bind", 404, "no exchange 'amq.none' in vhost '/'",
+             {"destination": "amq.direct", "source": "amq.none"}),
+            ("exchange.unbind", 403, DEFAULT, {"destination": "", "source": "amq.direct"}),
+            ("queue.bind", 404, "no queue 'amq.none' in vhost '/'",
+             {"queue": "amq.none", "exchange": "amq.direct"}),
+            ("queue.purge", 404, "no queue 'amq.none' in vhost '/'", {"queue": "amq.none"}),
+            ("queue.delete", 404, "no previously declared queue", {"queue": ""}),
+            ("basic.consume", 404, "no queue 'amq.none' in vhost '/'", {"queue": "amq.none"})]:
+        s.channel().refuses(method, code, text, no_wait=True, **fields)
+
+
+@scenario
+def an_exchange_that_exists_with_another_unknown_type_is_a_matter_of_the_type(s):
+    channel = s.channel()
+    name = s.exchange(channel)
+    channel.say("exchange.declare", exchange=name, type="x-nonsense")
+    channel.connection.refused(503, "unknown exchange type 'x-nonsense'", by="exchange.declare")
+
+
+@scenario
 def no_wait_exchange_methods_are_not_answered(s):
     channel, one, two = s.channel(), s.exchange_name(), s.exchange_name()
     for name in (one, two):

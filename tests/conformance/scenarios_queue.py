@@ -480,6 +480,47 @@ def an_error_of_a_no_wait_declare_still_closes_the_channel(s):
 
 
 @scenario
+def a_passive_declare_makes_the_queue_the_channels_last_declared(s):
+    connection = s.connect()
+    first, second = connection.channel(), connection.channel()
+    queue = s.queue(first)
+    second.counts(queue)
+    second.call("queue.purge", queue="")
+
+
+@scenario
+def a_deleted_queue_stays_the_channels_last_declared(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.call("queue.delete", queue=queue)
+    channel.refuses("queue.purge", 404, f"no queue '{queue}' in vhost '/'", queue="")
+
+
+@scenario
+def a_queue_in_use_and_not_empty_is_not_empty_first(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.call("basic.qos", prefetch_count=1)
+    channel.consume(queue)
+    channel.publish_all(queue, "abc")
+    channel.delivered("a")
+    channel.holds(queue, 2)
+    channel.refuses("queue.delete", 406, f"queue '{queue}' in vhost '/' not empty", queue=queue,
+                    if_unused=True, if_empty=True)
+
+
+@scenario
+def a_queue_with_nothing_but_unacked_messages_is_empty(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.publish(queue, "m")
+    channel.holds(queue, 1)
+    channel.got(queue, "m", no_ack=False)
+    check_equal("deleted", channel.call("queue.delete", queue=queue, if_empty=True).message_count,
+                0)
+
+
+@scenario
 def a_transient_shared_queue_can_be_declared(s):
     channel = s.channel()
     s.queue(channel, durable=False, exclusive=False)

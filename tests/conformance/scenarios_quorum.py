@@ -84,6 +84,82 @@ def a_quorum_queue_is_not_a_classic_one(s):
                     durable=True)
 
 
+for argument, first, second, kind in [
+        ("x-message-ttl", 60000, 70000, "signedint"), ("x-delivery-limit", 5, 6, "signedint"),
+        ("x-max-in-memory-length", 1, 2, "signedint"), ("x-max-length", 1, 2, "signedint"),
+        ("x-max-in-memory-bytes", 1, 2, "signedint"), ("x-expires", 60000, 70000, "signedint"),
+        ("x-quorum-initial-group-size", 1, 3, "signedint"),
+        ("x-dead-letter-exchange", "a", "b", "longstr"),
+        ("x-overflow", "drop-head", "reject-publish", "longstr"),
+        ("x-queue-leader-locator", "client-local", "balanced", "longstr"),
+        ("x-dead-letter-strategy", "at-most-once", "at-least-once", "longstr")]:
+    def differs(s, argument=argument, first=first, second=second, kind=kind):
+        name, quorum = s.queue_name(), {"x-queue-type": "quorum"}
+        start = f"inequivalent arg '{argument}' for queue '{name}' in vhost '/': "
+        channel = s.channel()
+        channel.declare(name, durable=True, arguments={**quorum, argument: first})
+        channel.refuses("queue.declare", 406,
+                        f"{start}received '{second}' but current is '{first}'",
+                        queue=name, durable=True, arguments={**quorum, argument: second})
+        s.channel().refuses("queue.declare", 406,
+                            f"{start}received none but current is the value '{first}' of type "
+                            f"'{kind}'", queue=name, durable=True, arguments=quorum)
+    add(f"another_{argument[2:].replace('-', '_')}_of_a_quorum_queue_is_inequivalent", differs)
+
+
+@scenario
+def a_quorum_queue_compares_nothing_that_it_does_not_take(s):
+    channel = s.channel()
+    queue = declare(s, channel)
+    channel.declare(queue, durable=True, arguments={"x-queue-type": "quorum", "x-max-priority": 5,
+                                                    "x-queue-mode": "lazy"})
+
+
+@scenario
+def a_quorum_queue_gives_back_what_its_lost_consumer_had(s):
+    channel = s.channel()
+    queue = declare(s, channel)
+    other = channel.connection.channel()
+    other.consume(queue)
+    channel.publish(queue, b"m")
+    other.delivered(b"m")
+    other.close()
+    channel.consume(queue)
+    channel.delivered(b"m", redelivered=True, properties={"headers": {"x-delivery-count": 1}})
+
+
+@scenario
+def recover_counts_a_delivery_of_a_quorum_queue(s):
+    channel = s.channel()
+    queue = declare(s, channel)
+    channel.consume(queue)
+    channel.publish(queue, b"m")
+    channel.delivered(b"m")
+    channel.say("basic.recover", requeue=True)
+    channel.answer("basic.recover-ok")
+    channel.delivered(b"m", redelivered=True, properties={"headers": {"x-delivery-count": 1}})
+
+
+@scenario
+def a_quorum_queues_messages_expire_and_are_dead_lettered(s):
+    channel = s.channel()
+    target = s.queue(channel)
+    queue = declare(s, channel, x_message_ttl=1, x_dead_letter_exchange="",
+                    x_dead_letter_routing_key=target)
+    channel.publish(queue, b"m")
+    channel.holds(target, 1)
+    check_equal("reason", channel.got(target, b"m").headers["x-death"][0]["reason"], "expired")
+
+
+@scenario(not_rabbitmq="3.10 says x-delivery-count 0 to basic.get; 4.x does not")
+def a_message_that_was_got_for_the_first_time_has_no_delivery_count(s):
+    channel = s.channel()
+    queue = declare(s, channel)
+    channel.publish(queue, b"m")
+    channel.holds(queue, 1)
+    check_equal("properties", channel.got(queue, b"m", redelivered=False).properties, {})
+
+
 @scenario
 def a_quorum_queue_delivers_acks_and_requeues(s):
     channel = s.channel()

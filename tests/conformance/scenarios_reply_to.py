@@ -209,6 +209,54 @@ for method, fields in [("queue.purge", {}), ("basic.get", {}),
     add(f"the_pseudo_queue_takes_no_{method.replace('.', '_')}", not_a_queue)
 
 
+@scenario(not_rabbitmq="3.10 finds no such queue to bind, and unbinds it; refused so since 4.x")
+def the_pseudo_queue_can_neither_be_bound_nor_unbound(s):
+    for method in ("queue.bind", "queue.unbind"):
+        s.channel().refuses(method, 403,
+                            "cannot bind or unbind to a volatile (direct reply-to) queue",
+                            queue=REPLY_TO, exchange="amq.direct", routing_key="k")
+
+
+@scenario
+def the_pseudo_queue_is_not_there_to_be_deleted(s):
+    s.channel().call("queue.delete", queue=REPLY_TO)
+
+
+@scenario
+def a_declared_pseudo_queue_is_the_channels_last_declared(s):
+    channel = s.channel()
+    channel.declare(REPLY_TO)
+    channel.refuses("basic.get", 404, f"no queue '{REPLY_TO}' in vhost '/'", queue="")
+
+
+@scenario
+def a_message_for_the_pseudo_queue_itself_comes_back(s):
+    channel = asker(s)
+    channel.publish(REPLY_TO, b"m", mandatory=True)
+    channel.expect("basic.return", reply_code=312, routing_key=REPLY_TO)
+
+
+@scenario
+def a_reply_consumers_tag_is_a_tag_like_others(s):
+    channel = s.channel()
+    channel.consume(s.queue(channel), "mine")
+    channel.say("basic.consume", queue=REPLY_TO, consumer_tag="mine", no_ack=True)
+    channel.connection.refused(530, "attempt to reuse consumer tag 'mine'", by="basic.consume")
+
+
+@scenario
+def a_reply_consumer_without_a_tag_is_given_one(s):
+    check_equal("tag", s.channel().consume(REPLY_TO, no_ack=True), re.compile(r"^amq\.ctag-"))
+
+
+@scenario
+def asking_in_a_transaction_without_a_reply_consumer_is_refused(s):
+    channel = s.channel()
+    channel.call("tx.select")
+    channel.publish("nowhere", b"question", reply_to=REPLY_TO)
+    channel.refused(406, "fast reply consumer does not exist", by="basic.publish")
+
+
 @scenario
 def large_replies_are_delivered_whole(s):
     channel, server = asker(s), s.channel()

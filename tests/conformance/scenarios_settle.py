@@ -365,6 +365,52 @@ def lifting_the_global_prefetch_lets_all_through(s):
 
 
 @scenario
+def lowering_the_global_prefetch_waits_until_enough_is_settled(s):
+    channel, queue = waiting(s, *"abcdef")
+    channel.call("basic.qos", prefetch_count=4, global_=True)
+    channel.consume(queue)
+    channel.delivered(*"abcd")
+    channel.call("basic.qos", prefetch_count=1, global_=True)
+    channel.ack(3, multiple=True)
+    channel.silent(queue)
+    channel.ack(4)
+    channel.delivered("e")
+    channel.silent(queue)
+
+
+@scenario
+def what_was_got_does_not_count_for_the_global_prefetch(s):
+    channel, queue = waiting(s, *"abc")
+    channel.call("basic.qos", prefetch_count=1, global_=True)
+    channel.got(queue, "a", no_ack=False)
+    channel.consume(queue)
+    channel.delivered("b")
+    channel.silent(queue)
+
+
+@scenario
+def what_a_cancelled_consumer_left_unacked_counts_for_the_global_prefetch(s):
+    channel, queue = waiting(s, *"abcd")
+    channel.call("basic.qos", prefetch_count=2, global_=True)
+    channel.consume(queue, "first")
+    channel.delivered("a", "b")
+    channel.call("basic.cancel", consumer_tag="first")
+    channel.consume(queue, "second")
+    channel.silent(queue)
+    channel.ack(1)
+    channel.delivered("c", consumer_tag="second")
+    channel.silent(queue)
+
+
+@scenario
+def the_highest_tag_of_all_is_as_unknown_as_others(s):
+    top = (1 << 64) - 1
+    s.channel().refuses("basic.ack", 406, f"unknown delivery tag {top}", delivery_tag=top)
+    s.channel().refuses("basic.ack", 406, f"unknown delivery tag {top}", delivery_tag=top,
+                        multiple=True)
+
+
+@scenario
 def a_busy_consumer_leaves_messages_to_an_idle_one(s):
     busy, idle = s.channel(), s.channel()
     queue = s.queue(busy)
