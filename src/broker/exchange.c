@@ -74,21 +74,52 @@ read_type(struct exchange *exchange, struct amqp_error *error)
 }
 
 static int
+check_text(const struct exchange *exchange, const char *argument, const struct amqp_value *value,
+           struct amqp_error *error)
+{
+    if (value->type == 'S')
+        return 0;
+    amqp_error_set(error, AMQP_REPLY_PRECONDITION_FAILED,
+                   "invalid type '%s' for arg '%s' in exchange '%.*s' in vhost '%.*s'",
+                   amqp_value_type_name(value->type), argument, SLICE_ARGS(exchange->name),
+                   SLICE_ARGS(exchange->vhost->name));
+    return -1;
+}
+
+static int
 read_alternate(struct exchange *exchange, struct amqp_error *error)
 {
     struct amqp_value value;
     if (!amqp_table_find(exchange->arguments, SLICE("alternate-exchange"), &value))
         return 0;
-    if (value.type != 'S') {
-        amqp_error_set(error, AMQP_REPLY_PRECONDITION_FAILED,
-                       "invalid type '%s' for arg 'alternate-exchange' in exchange '%.*s' in vhost "
-                       "'%.*s'",
-                       amqp_value_type_name(value.type), SLICE_ARGS(exchange->name),
-                       SLICE_ARGS(exchange->vhost->name));
+    if (check_text(exchange, "alternate-exchange", &value, error) != 0)
         return -1;
-    }
     exchange->has_alternate = true;
     exchange->alternate = value.bytes;
+    return 0;
+}
+
+/* They become the exchange and the key of messages, which travel as short strings. */
+static int
+check_dead_letter_route(const struct exchange *exchange, struct amqp_error *error)
+{
+    static const char *const names[] = {"x-dead-letter-exchange", "x-dead-letter-routing-key"};
+    struct amqp_value value;
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        if (!amqp_table_find(exchange->arguments, slice_from(names[i]), &value))
+            continue;
+        if (check_text(exchange, names[i], &value, error) != 0)
+            return -1;
+        if (value.bytes.size <= UINT8_MAX)
+            continue;
+        amqp_error_set(
+            error, AMQP_REPLY_PRECONDITION_FAILED,
+            "invalid arg '%s' for exchange '%.*s' in vhost '%.*s': \"expected longstr of "
+            "at most %u bytes, got %zu\"",
+            names[i], SLICE_ARGS(exchange->name), SLICE_ARGS(exchange->vhost->name),
+            (unsigned)UINT8_MAX, value.bytes.size);
+        return -1;
+    }
     return 0;
 }
 
@@ -136,7 +167,8 @@ exchange_new(struct vhost *vhost, const struct exchange_declaration *declaration
                     && exchange->type_name.data != NULL;
     if (!is_whole)
         (void)out_of_memory(error);
-    if (!is_whole || read_type(exchange, error) != 0 || read_alternate(exchange, error) != 0) {
+    if (!is_whole || read_type(exchange, error) != 0 || read_alternate(exchange, error) != 0
+        || check_dead_letter_route(exchange, error) != 0) {
         release(exchange);
         return NULL;
     }
@@ -246,7 +278,8 @@ check_equivalent(const struct exchange *exchange, const struct exchange_declarat
                != 0
         || check_flag(exchange, "internal", declaration->internal, exchange->internal, error) != 0)
         return -1;
-    static const char *const arguments[] = {"alternate-exchange", "x-delayed-type"};
+    static const char *const arguments[] = {"alternate-exchange", "x-delayed-type",
+                                            "x-dead-letter-exchange", "x-dead-letter-routing-key"};
     for (size_t i = 0; i < ARRAY_SIZE(arguments); i++)
         if (check_argument(exchange, arguments[i], declaration->arguments, error) != 0)
             return -1;

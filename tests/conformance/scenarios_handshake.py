@@ -355,3 +355,43 @@ def any_method_counts_as_a_heartbeat(s):
         clock.pump()
         clock.send(wire.HEARTBEAT)
         channel.sync()
+
+
+@scenario
+def a_heartbeat_of_the_client_is_never_answered_with_an_error(s):
+    connection = s.connect(heartbeat=0)
+    connection.send(wire.HEARTBEAT * 3)
+    connection.channel().sync()
+
+
+@scenario
+def a_protocol_header_of_0_9_is_taken_too(s):
+    connection = s.socket()
+    connection.send(b"AMQP\x01\x01\x00\x09")
+    start = connection.expect("connection.start")
+    check_equal("version", (start.version_major, start.version_minor), (0, 9))
+
+
+@scenario
+def a_smaller_frame_size_than_offered_holds_for_both_sides(s):
+    channel = s.channel(frame_max=8192)
+    octets = wire.frame(wire.FRAME_BODY, channel.number, b"x" * 8200)
+    channel.connection.send(wire.method_frame(channel.number, "basic.publish", routing_key="k")
+                            + wire.header_frame(channel.number, 8200) + octets)
+    channel.connection.refused(501, re.compile(r"FRAME_ERROR - .*frame_too_large"))
+
+
+@scenario
+def a_longer_table_of_arguments_than_a_frame_before_tuning_is_refused(s):
+    connection = s.connect(until="header")
+    connection.say("connection.start-ok", client_properties={"long": "x" * 200000},
+                   mechanism="PLAIN", response="\0guest\0guest", locale="en_US")
+    connection.refused(501, re.compile(r"FRAME_ERROR - .*frame_too_large"), or_dropped=True)
+
+
+@scenario
+def a_new_secret_of_a_user_with_a_password_is_taken_whatever_it_is(s):
+    connection = s.connect()
+    connection.say("connection.update-secret", new_secret="wrong", reason="it is time")
+    connection.expect("connection.update-secret-ok")
+    connection.channel().sync()

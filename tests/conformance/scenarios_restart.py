@@ -3,6 +3,8 @@
 Each scenario has a broker of its own. What is acked or purged is followed by a confirmed message:
 only what was on disk before the kill can be asked for after it.
 """
+import re
+
 from client import Failure, check_equal
 from harness import add, scenario
 
@@ -230,6 +232,122 @@ def priorities_are_kept(s):
         channel.publish_confirmed(queue, f"{priority}", delivery_mode=2, priority=priority)
     s.restart()
     check_equal("order", content(s.channel(), queue), ["5", "3", "1", "0"])
+
+
+def survive_delay(s, kill):
+    channel, exchange = s.channel(), s.exchange_name()
+    channel.declare_exchange(exchange, "x-delayed-message", durable=True,
+                             arguments={"x-delayed-type": "direct"})
+    queue = s.queue(channel, durable=True)
+    channel.bind(queue, exchange, "k")
+    channel.select()
+    for delay in (700, 400, 600000):
+        channel.publish_confirmed("k", f"{delay}", exchange=exchange, delivery_mode=2,
+                                  headers={"x-delay": delay})
+    s.restart(kill)
+    channel = s.channel()
+    channel.consume(queue)
+    channel.delivered("400", "700")
+    channel.silent(queue)
+
+
+def survive_history(s, kill):
+    channel = s.channel()
+    target = s.queue(channel, durable=True)
+    queue = s.queue(channel, durable=True, arguments={"x-dead-letter-exchange": "",
+                                                      "x-dead-letter-routing-key": target})
+    filled(channel, queue, ["m"])
+    channel.nack(channel.got(queue, "m", no_ack=False).delivery_tag, requeue=False)
+    channel.holds(target, 1)
+    message = channel.get(target, no_ack=False)
+    before = message.typed_properties
+    channel.nack(message.delivery_tag)
+    channel.publish_confirmed(target, "later", delivery_mode=2)
+    s.restart(kill)
+    message = s.channel().got(target, "m", exchange="", routing_key=target)
+    check_equal("properties", message.typed_properties, before)
+
+
+def survive_exchange_route(s, kill):
+    channel, exchange = s.channel(), s.exchange_name()
+    target, queue = s.queue(channel, durable=True), s.queue(channel, durable=True)
+    channel.declare_exchange(exchange, "fanout", durable=True,
+                             arguments={"x-dead-letter-exchange": "",
+                                        "x-dead-letter-routing-key": target})
+    channel.bind(queue, exchange)
+    channel.select()
+    channel.publish_confirmed("", "m", exchange=exchange, delivery_mode=2)
+    s.restart(kill)
+    channel = s.channel()
+    channel.nack(channel.got(queue, "m", no_ack=False).delivery_tag, requeue=False)
+    channel.holds(target, 1)
+    check_equal("death", channel.got(target, "m").headers["x-first-death-queue"], queue)
+
+
+for kill, how in ((False, "an_orderly_end"), (True, "a_kill")):
+    for run, what in ((survive_delay, "delayed_messages_come_in_time_after"),
+                      (survive_history, "the_deaths_of_a_message_are_remembered_after"),
+                      (survive_exchange_route, "an_exchanges_dead_letter_route_survives")):
+        add(f"{what}_{how}", lambda s, run=run, kill=kill: run(s, kill), restarts=True)
+
+
+@scenario(restarts=True)
+def an_unused_queue_expires_after_a_restart_too(s):
+    channel = s.channel()
+    queue = s.queue(channel, durable=True, arguments={"x-expires": 700})
+    channel.bind(queue, "amq.direct", queue)
+    s.restart(kill=True)
+    watcher = s.channel()
+    while True:
+        watcher.publish(queue, b"m", exchange="amq.direct", mandatory=True)
+        watcher.sync()
+        if watcher.connection.inbox(watcher.number):
+            watcher.expect("basic.return", reply_code=312)
+            return
+        watcher.try_again("the queue does not expire")
+
+
+@scenario(restarts=True)
+def every_kind_of_exchange_and_queue_is_there_as_it_was_declared(s):
+    channel = s.channel()
+    exchanges = [(s.exchange_name(), type, arguments) for type, arguments in [
+        ("headers", {}), ("x-consistent-hash", {"hash-header": "h"}), ("x-random", {}),
+        ("x-modulus-hash", {}), ("x-recent-history", {"x-recent-history-length": 3}),
+        ("x-delayed-message", {"x-delayed-type": "topic"}),
+        ("x-message-deduplication", {"x-cache-size": 10})]]
+    queues = [(s.queue_name(), arguments) for arguments in [
+        {"x-queue-type": "quorum", "x-delivery-limit": 3}, {"x-max-priority": 9},
+        {"x-single-active-consumer": True}, {"x-message-deduplication": True},
+        {"x-max-length": 2, "x-overflow": "reject-publish", "x-message-ttl": 60000}]]
+
+    def declare(channel):
+        for name, type, arguments in exchanges:
+            channel.declare_exchange(name, type, durable=True, arguments=arguments)
+        for name, arguments in queues:
+            channel.declare(name, durable=True, arguments=arguments)
+    declare(channel)
+    channel.bind(queues[0][0], exchanges[1][0], "5")
+    s.restart(kill=True)
+    channel = s.channel()
+    declare(channel)
+    channel.publish("k", b"m", exchange=exchanges[1][0])
+    channel.holds(queues[0][0], 1)
+    for (name, arguments) in queues:
+        s.channel().refuses("queue.declare", 406, re.compile("inequivalent arg 'x-expires'"),
+                            queue=name, durable=True, arguments={**arguments, "x-expires": 60000})
+
+
+@scenario(restarts=True)
+def delivery_counts_are_kept(s):
+    channel = s.channel()
+    queue = s.queue(channel, durable=True, arguments={"x-queue-type": "quorum"})
+    filled(channel, queue, ["m"])
+    for _ in range(5):
+        channel.reject(channel.get(queue, no_ack=False).delivery_tag)
+        channel.holds(queue, 1)
+    channel.publish_confirmed(queue, "later", delivery_mode=2)
+    s.restart(kill=True)
+    s.channel().got(queue, "m", headers={"x-delivery-count": 5})
 
 
 @scenario(restarts=True)

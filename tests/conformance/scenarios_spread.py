@@ -150,9 +150,26 @@ def a_hash_over_another_property_is_refused(s):
                         arguments={"hash-property": "app_id"})
 
 
+@scenario
+def what_lacks_the_header_or_property_to_hash_over_is_routed_all_the_same(s):
+    channel = s.channel()
+    for arguments in ({"hash-header": "h"}, {"hash-property": "message_id"}):
+        exchange = s.exchange(channel, "x-consistent-hash", arguments=arguments)
+        (queue,) = bound(s, channel, exchange, "1")
+        publish_confirmed(channel, exchange, [("k", "m", {"mandatory": True})])
+        channel.holds(queue, 1)
+
+
+@scenario
+def hash_arguments_are_not_compared(s):
+    channel, name = s.channel(), s.exchange_name()
+    for header in ("a", "b"):
+        channel.declare_exchange(name, "x-consistent-hash", arguments={"hash-header": header})
+
+
 # modulus hash, random
 
-@scenario(not_rabbitmq="the sharding plugin is needed")
+@scenario
 def a_modulus_hash_sends_a_key_always_to_the_same_single_queue(s):
     channel = s.channel()
     exchange = s.exchange(channel, "x-modulus-hash")
@@ -180,7 +197,39 @@ def a_random_exchange_sends_each_message_to_one_queue(s):
         raise Failure(f"the queues got {counts}")
 
 
+for type in ("x-modulus-hash", "x-random", "x-recent-history"):
+    def unbound(s, type=type):
+        channel = s.channel()
+        channel.publish("k", b"m", exchange=s.exchange(channel, type), mandatory=True)
+        channel.expect("basic.return", reply_code=312)
+    add(f"an_{type[2:].replace('-', '_')}_exchange_without_bindings_routes_nowhere", unbound)
+
+
 # recent history
+
+@scenario
+def every_new_binding_receives_the_history_again(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-recent-history")
+    publish_confirmed(channel, exchange, [("k", "m", {"headers": {"a": 1}})])
+    (queue,) = bound(s, channel, exchange, "")
+    channel.bind(queue, exchange, "again")
+    channel.holds(queue, 2)
+    for _ in range(2):
+        channel.got(queue, "m", exchange=exchange, routing_key="k", headers={"a": 1})
+
+
+@scenario
+def only_true_keeps_a_message_out_of_the_history(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-recent-history")
+    publish_confirmed(channel, exchange,
+                      [("k", f"{value}", {"headers": {"x-recent-history-no-store": value}})
+                       for value in (False, True)])
+    (queue,) = bound(s, channel, exchange, "")
+    channel.holds(queue, 1)
+    channel.got(queue, "False")
+
 
 @scenario
 def a_new_binding_receives_the_recent_history(s):
@@ -282,7 +331,124 @@ def a_delayed_exchange_needs_to_know_how_to_route(s):
                         exchange=s.exchange_name(), type="x-delayed-message", arguments=arguments)
 
 
+@scenario(not_rabbitmq=NOT_THERE)
+def a_delayed_message_says_that_its_delay_is_over(s):
+    channel = s.channel()
+    exchange = delayed(s, channel)
+    (queue,) = bound(s, channel, exchange, "k")
+    channel.publish("k", b"m", exchange=exchange, headers={"x-delay": 20, "a": 1}, message_id="7")
+    channel.holds(queue, 1)
+    channel.got(queue, b"m", properties={"headers": {"x-delay": -20, "a": 1}, "message_id": "7"})
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_delay_that_is_no_positive_number_is_none(s):
+    channel = s.channel()
+    exchange = delayed(s, channel)
+    (queue,) = bound(s, channel, exchange, "k")
+    for value in (0, -5, "500", None, True, 1.5):
+        channel.publish("k", b"m", exchange=exchange, headers={"x-delay": value})
+        channel.consume(queue, "t", no_ack=True)
+        channel.delivered(b"m", headers={"x-delay": value})
+        channel.call("basic.cancel", consumer_tag="t")
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_delayed_message_is_confirmed_while_it_waits(s):
+    channel = s.channel()
+    exchange = delayed(s, channel)
+    (queue,) = bound(s, channel, exchange, "k")
+    publish_confirmed(channel, exchange, [("k", "m", {"headers": {"x-delay": 60000}})])
+    channel.holds(queue, 0)
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_delayed_message_is_routed_by_the_bindings_of_its_hour(s):
+    channel = s.channel()
+    exchange = delayed(s, channel)
+    early, late = s.queue(channel), s.queue(channel)
+    channel.bind(early, exchange, "k")
+    publish_confirmed(channel, exchange, [("k", "m", {"headers": {"x-delay": 400}})])
+    channel.call("queue.unbind", queue=early, exchange=exchange, routing_key="k")
+    channel.bind(late, exchange, "k")
+    channel.holds(late, 1)
+    channel.holds(early, 0)
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_deleted_exchange_takes_its_delayed_messages_with_it(s):
+    channel = s.channel()
+    exchange = delayed(s, channel)
+    (queue,) = bound(s, channel, exchange, "k")
+    publish_confirmed(channel, exchange, [("k", "m", {"headers": {"x-delay": 100}})])
+    channel.call("exchange.delete", exchange=exchange)
+    channel.declare_exchange(exchange, "x-delayed-message", arguments={"x-delayed-type": "direct"})
+    channel.bind(queue, exchange, "k")
+    publish_confirmed(channel, exchange, [("k", "later", {"headers": {"x-delay": 300}})])
+    channel.consume(queue)
+    channel.delivered("later")
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def the_type_behind_the_delay_is_compared(s):
+    channel, name = s.channel(), s.exchange_name()
+    channel.declare_exchange(name, "x-delayed-message", arguments={"x-delayed-type": "direct"})
+    channel.refuses("exchange.declare", 406,
+                    f"inequivalent arg 'x-delayed-type' for exchange '{name}' in vhost '/': "
+                    "received 'topic' but current is 'direct'", exchange=name,
+                    type="x-delayed-message", arguments={"x-delayed-type": "topic"})
+
+
 # deduplication
+
+def duplicates(texts, **headers):
+    return [("", text, {"headers": {"x-deduplication-header": text, **headers}}) for text in texts]
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_deduplicating_exchange_forgets_after_its_cache_ttl(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-message-deduplication",
+                          arguments={"x-cache-size": 10, "x-cache-ttl": 60000})
+    (queue,) = bound(s, channel, exchange, "")
+    publish_confirmed(channel, exchange, duplicates("a", **{"x-cache-ttl": 1}) + duplicates("bb"))
+    channel.holds(queue, 2)
+    while channel.counts(queue)[0] == 2:  # until the message's own time is over
+        publish_confirmed(channel, exchange, duplicates("a"))
+    publish_confirmed(channel, exchange, duplicates("ab"))
+    channel.holds(queue, 3)
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def a_duplicate_is_confirmed_and_not_returned(s):
+    channel = s.channel()
+    exchange = s.exchange(channel, "x-message-deduplication", arguments={"x-cache-size": 10})
+    (queue,) = bound(s, channel, exchange, "")
+    channel.select()
+    for tag in (1, 2):
+        channel.publish("", b"m", exchange=exchange, mandatory=True,
+                        headers={"x-deduplication-header": "a"})
+        channel.expect("basic.ack", delivery_tag=tag)
+    channel.holds(queue, 1)
+
+
+for value in (0, -1, "5", None):
+    def bad_cache(s, value=value):
+        for arguments in ({"x-cache-size": value}, {"x-cache-size": 10, "x-cache-ttl": value}):
+            wanted = re.compile("x-cache-size" if len(arguments) == 1 else "x-cache-ttl")
+            s.channel().refuses("exchange.declare", 406, wanted, exchange=s.exchange_name(),
+                                type="x-message-deduplication", arguments=arguments)
+    word = {"0": "zero", "-1": "negative", "5": "text", "None": "void"}[str(value)]
+    add(f"a_deduplication_cache_must_not_be_{word}", bad_cache, NOT_THERE)
+
+
+@scenario(not_rabbitmq=NOT_THERE)
+def message_deduplication_of_a_queue_must_be_a_bool(s):
+    name = s.queue_name()
+    s.channel().refuses("queue.declare", 406,
+                        re.compile(f"invalid arg 'x-message-deduplication' for queue '{name}'"),
+                        queue=name, arguments={"x-message-deduplication": "yes"})
+
 
 @scenario(not_rabbitmq=NOT_THERE)
 def a_deduplicating_exchange_passes_a_message_once(s):
@@ -344,3 +510,63 @@ def an_exchange_may_give_its_queues_a_dead_letter_route(s):
     channel.holds(target, 1)
     channel.holds(own, 1)
     check_equal("death", channel.get(target).headers["x-first-death-queue"], plain)
+
+
+BY_QUEUE_ONLY = "RabbitMQ knows dead-lettering by queue and policy only"
+
+
+@scenario(not_rabbitmq=BY_QUEUE_ONLY)
+def an_exchanges_dead_letter_route_keeps_the_key_unless_it_names_one(s):
+    channel = s.channel()
+    target, last = s.exchange(channel), s.queue(channel)
+    exchange = s.exchange(channel, arguments={"x-dead-letter-exchange": target})
+    (queue,) = bound(s, channel, exchange, "k")
+    channel.bind(last, target, "k")
+    channel.publish("k", b"m", exchange=exchange, expiration="1")
+    channel.holds(last, 1)
+    message = channel.got(last, b"m", exchange=target, routing_key="k")
+    (death,) = message.headers["x-death"]
+    check_equal("death", (death["queue"], death["reason"], death["exchange"]),
+                (queue, "expired", exchange))
+
+
+@scenario(not_rabbitmq=BY_QUEUE_ONLY)
+def a_message_by_another_exchange_has_no_dead_letter_route(s):
+    channel = s.channel()
+    target = s.queue(channel)
+    exchange = s.exchange(channel, "fanout", arguments={"x-dead-letter-exchange": "",
+                                                        "x-dead-letter-routing-key": target})
+    (queue,) = bound(s, channel, exchange, "")
+    channel.publish(queue, b"other way")
+    channel.holds(queue, 1)
+    channel.reject(channel.got(queue, b"other way", no_ack=False).delivery_tag, requeue=False)
+    channel.publish("", b"m", exchange=exchange)
+    channel.holds(queue, 1)
+    channel.reject(channel.got(queue, b"m", no_ack=False).delivery_tag, requeue=False)
+    channel.holds(target, 1)
+    channel.got(target, b"m")
+
+
+for argument, value in [("x-dead-letter-exchange", 5), ("x-dead-letter-routing-key", 5)]:
+    def no_text(s, argument=argument, value=value):
+        name = s.exchange_name()
+        s.channel().refuses("exchange.declare", 406, re.compile(argument), exchange=name,
+                            type="direct", arguments={"x-dead-letter-exchange": "", argument: value})
+    add(f"an_exchanges_{argument[2:].replace('-', '_')}_must_be_text", no_text, BY_QUEUE_ONLY)
+
+    def too_long(s, argument=argument):
+        s.channel().refuses("exchange.declare", 406, re.compile(f"'{argument}'.* at most 255 bytes"),
+                            exchange=s.exchange_name(), type="direct",
+                            arguments={"x-dead-letter-exchange": "", argument: "x" * 256})
+    add(f"an_exchanges_{argument[2:].replace('-', '_')}_is_255_octets_at_most", too_long,
+        BY_QUEUE_ONLY)
+
+
+@scenario(not_rabbitmq=BY_QUEUE_ONLY)
+def another_dead_letter_route_of_an_exchange_is_inequivalent(s):
+    channel, name = s.channel(), s.exchange_name()
+    channel.declare_exchange(name, arguments={"x-dead-letter-exchange": "a"})
+    channel.refuses("exchange.declare", 406,
+                    f"inequivalent arg 'x-dead-letter-exchange' for exchange '{name}' in vhost "
+                    "'/': received 'b' but current is 'a'", exchange=name, type="direct",
+                    arguments={"x-dead-letter-exchange": "b"})
