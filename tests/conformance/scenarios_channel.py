@@ -241,3 +241,19 @@ def a_broker_without_alarm_does_not_block(s):
     channel.holds(queue, 1)
     if channel.connection.inbox(0):
         raise Failure(f"got {channel.connection.inbox(0)[0]}")
+
+
+@scenario(not_rabbitmq="3.10 counts channels and does not look at their numbers")
+def a_channel_number_above_the_negotiated_maximum_is_refused(s):
+    connection = s.connect(channel_max=5)
+    connection.say("channel.open", 6)
+    connection.refused(530, re.compile(r"NOT_ALLOWED - number of channels opened \(0\) has reached "
+                                       r"the negotiated channel_max \(5\)"))
+
+
+@scenario(not_rabbitmq="3.10 closes the connection; some clients answer everything")
+def answers_that_nobody_asked_for_are_ignored(s):
+    channel = s.channel()
+    channel.say("channel.flow-ok", active=True)
+    channel.say("basic.cancel-ok", consumer_tag="none")
+    channel.sync()

@@ -249,3 +249,26 @@ def publishes_of_one_channel_stay_in_order_through_different_exchanges(s):
     channel.consume(queue, no_ack=True)
     bodies = [channel.expect("basic.deliver").body for _ in range(60)]
     check_equal("order", [int(body) for body in bodies], list(range(60)))
+
+
+@scenario(config="limits: {message_size: 1KiB}")
+def a_message_above_the_limit_closes_its_channel_and_one_at_the_limit_is_taken(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.publish(queue, b"m" * 1024)
+    channel.holds(queue, 1)
+    channel.publish(queue, b"m" * 1025)
+    channel.refused(406, "message size 1025 is larger than configured max size 1024",
+                    by="basic.publish")
+    other = channel.connection.channel()
+    other.got(queue, b"m" * 1024)
+
+
+@scenario(not_rabbitmq="3.10 refuses another delivery mode than 1 and 2 with an Erlang term")
+def a_delivery_mode_other_than_2_is_transient(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    for mode in (0, 1, 3):
+        channel.publish(queue, b"m", delivery_mode=mode)
+        channel.holds(queue, 1)
+        channel.got(queue, b"m", properties={"delivery_mode": mode})

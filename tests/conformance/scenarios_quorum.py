@@ -275,3 +275,32 @@ def a_stream_is_refused_rather_than_promised(s):
     s.channel().refuses("queue.declare", 406,
                         re.compile(f"invalid arg 'x-queue-type' for queue '{name}' .*stream"),
                         queue=name, durable=True, arguments={"x-queue-type": "stream"})
+
+
+@scenario(not_rabbitmq="3.10 refuses these with 540, as all versions do: they are no danger here")
+def a_quorum_queue_may_be_deleted_if_unused_and_empty_and_read_with_global_prefetch(s):
+    channel = s.channel()
+    queue = declare(s, channel)
+    channel.call("basic.qos", prefetch_count=1, global_=True)
+    channel.consume(queue, "t")
+    channel.publish_all(queue, "ab")
+    channel.delivered("a")
+    channel.silent(queue)
+    channel.refuses("queue.delete", 406, f"queue '{queue}' in vhost '/' in use", queue=queue,
+                    if_unused=True)
+    channel = channel.connection.channel()
+    channel.holds(queue, 2)
+    channel.call("queue.purge", queue=queue)
+    channel.call("queue.delete", queue=queue, if_unused=True, if_empty=True)
+
+
+@scenario(not_rabbitmq="classic queues of RabbitMQ take no x-delivery-limit")
+def a_classic_queue_counts_deliveries_if_it_has_a_limit_and_only_then(s):
+    channel = s.channel()
+    for arguments, wanted in (({}, None), ({"x-delivery-limit": 5}, 1)):
+        queue = s.queue(channel, arguments=arguments)
+        channel.publish(queue, b"m")
+        channel.holds(queue, 1)
+        channel.reject(channel.got(queue, b"m", no_ack=False).delivery_tag)
+        channel.holds(queue, 1)
+        check_equal("count", channel.got(queue, b"m").headers.get("x-delivery-count"), wanted)
