@@ -228,6 +228,7 @@ struct route_target {
     uint64_t queue_id; /* 0: the queue is not durable */
     uint32_t delay_ms; /* > 0: the store of a delayed exchange, which is to keep it that long */
     bool may_reject;   /* the queue can refuse a message (overflow reject-publish) */
+    bool keeps_all;    /* the queue keeps transient messages too: a quorum queue does */
 };
 
 struct route_request {
@@ -251,7 +252,8 @@ struct route {
     uint32_t count, capacity;
     struct route_target *targets;
     uint32_t durable_count;
-    uint64_t *durable_ids; /* of the targets that are durable */
+    uint64_t *durable_ids;    /* of the targets that are durable; first those that keep all */
+    uint32_t keeps_all_count; /* so many */
 };
 
 void route_init(struct route *route);

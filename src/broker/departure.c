@@ -135,8 +135,7 @@ departure_add(struct queue *queue, struct message *message, uint64_t id,
 void
 queue_depart_refused(struct queue *queue, struct message *message)
 {
-    departure_add(queue, message_ref(message), queue->record->durable ? message->id : 0,
-                  DEPARTS_MAXLEN);
+    departure_add(queue, message_ref(message), queue_kept_id(queue, message), DEPARTS_MAXLEN);
 }
 
 /* --- What is written on a dead letter --------------------------------------------------------- */

@@ -1,8 +1,9 @@
 /* The journal: how the core tells that messages must survive, to whatever keeps them.
  *
  * The core knows no file. A shard has a journal or has none (then nothing survives); it tells of
- * each persistent message that goes to durable queues, and of each message that such a queue is
- * done with. When that is on disk is the business of the thread that drives the shard. */
+ * each persistent message that goes to durable queues (to quorum queues, of each message at all),
+ * and of each message that such a queue is done with. When that is on disk is the business of the
+ * thread that drives the shard. */
 #ifndef BROKER_JOURNAL_H
 #define BROKER_JOURNAL_H
 

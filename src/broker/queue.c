@@ -251,6 +251,15 @@ page_out(struct queue *queue, struct entry *entry)
     entry->message = NULL;
 }
 
+uint64_t
+queue_kept_id(const struct queue *queue, const struct message *message)
+{
+    bool keeps = queue->record->durable
+                 && ((message->flags & MESSAGE_PERSISTENT) != 0
+                     || queue->record->options.type == QUEUE_QUORUM);
+    return keeps ? message->id : 0;
+}
+
 /* Gives the message a place; takes the reference. */
 static int
 enter(struct queue *queue, struct message *message, int64_t deadline_ms)
@@ -261,7 +270,7 @@ enter(struct queue *queue, struct message *message, int64_t deadline_ms)
     if (entry == NULL)
         return -ENOMEM;
     entry->message = message;
-    entry->id = queue->record->durable ? message->id : 0;
+    entry->id = queue_kept_id(queue, message);
     entry->deadline_ms = deadline_ms;
     entry->body_size = message->body_size;
     queue->ready_bytes += message->body_size;
@@ -295,8 +304,7 @@ take_out(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *ent
 static void
 settle_message(struct queue *queue, const struct message *message)
 {
-    if (queue->record->durable)
-        shard_settle(queue->shard, queue->journal_id, message->id);
+    shard_settle(queue->shard, queue->journal_id, queue_kept_id(queue, message));
 }
 
 /* Takes the entry out, and the queue is done with the message. */

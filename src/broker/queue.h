@@ -78,6 +78,10 @@ void queue_receive(struct shard *shard, const struct mail *mail);
 bool queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms,
                    bool is_dead_letter);
 
+/* The message's id in the journal if it is there for this queue, else 0: a classic queue keeps only
+ * persistent messages, though a quorum queue may have had the same one written. */
+uint64_t queue_kept_id(const struct queue *queue, const struct message *message);
+
 /* Puts a message that survived a restart back at the end of the queue. -ENOMEM. */
 struct restored_message {
     uint64_t id;

@@ -46,8 +46,15 @@ router_add_queue(struct router *router, struct queue_record *record, uint32_t de
         route->durable_ids = ids;
         route->capacity = capacity;
     }
-    if (record->durable)
-        route->durable_ids[route->durable_count++] = record->id;
+    bool keeps_all = record->durable && record->options.type == QUEUE_QUORUM;
+    if (record->durable) {
+        uint32_t at = route->durable_count++;
+        if (keeps_all) {
+            route->durable_ids[at] = route->durable_ids[route->keeps_all_count];
+            at = route->keeps_all_count++;
+        }
+        route->durable_ids[at] = record->id;
+    }
     bool may_reject = record->options.overflow != OVERFLOW_DROP_HEAD;
     route->may_reject_count += may_reject;
     route->targets[route->count++] = (struct route_target){
@@ -55,6 +62,7 @@ router_add_queue(struct router *router, struct queue_record *record, uint32_t de
         .queue_id = record->durable ? record->id : 0,
         .delay_ms = delay_ms,
         .may_reject = may_reject,
+        .keeps_all = keeps_all,
     };
 }
 
@@ -150,7 +158,7 @@ catalogue_route(struct catalogue *catalogue, struct vhost *vhost,
 {
     struct router router = {
         .catalogue = catalogue, .request = request, .route = route, .now_ms = now_ms};
-    route->count = route->may_reject_count = route->durable_count = 0;
+    route->count = route->may_reject_count = route->durable_count = route->keeps_all_count = 0;
     route->depends_on_message = route->is_duplicate = false;
     route->status = ROUTE_OK;
 

@@ -308,13 +308,15 @@ shard_publish(struct shard *shard, const struct route *route, struct message *me
         return 0;
     }
     if (shard_keeps(shard, route, message)) {
-        int status = journal->publish(journal->context, message, route->durable_ids,
-                                      route->durable_count, shard->wall_ms, longest_delay(route));
+        int status =
+            journal->publish(journal->context, message, route->durable_ids,
+                             route_keepers(route, message), shard->wall_ms, longest_delay(route));
         if (status != 0) {
             message_unref(message);
             return status;
         }
     }
+    bool is_persistent = (message->flags & MESSAGE_PERSISTENT) != 0;
     message_ref_many(message, route->count - 1);
     struct mail mail = {
         .type = MAIL_PUBLISH,
@@ -327,7 +329,7 @@ shard_publish(struct shard *shard, const struct route *route, struct message *me
         const struct route_target *target = &route->targets[i];
         mail.to = target->queue;
         mail.flag = target->may_reject && !ref_is_none(from);
-        mail.publish.queue_id = target->queue_id;
+        mail.publish.queue_id = is_persistent || target->keeps_all ? target->queue_id : 0;
         mail.publish.delay_ms = target->delay_ms;
         shard_send(shard, &mail);
     }

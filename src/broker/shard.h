@@ -220,12 +220,19 @@ void shard_flush(struct shard *shard);
  * before). */
 enum publish_origin { PUBLISHED_BY_CLIENT, PUBLISHED_BY_DEATH };
 
+/* How many queues of the route keep the message: the first so many of its durable_ids. */
+static inline uint32_t
+route_keepers(const struct route *route, const struct message *message)
+{
+    bool is_persistent = (message->flags & MESSAGE_PERSISTENT) != 0;
+    return is_persistent ? route->durable_count : route->keeps_all_count;
+}
+
 /* Whether publishing the message on this route writes it to the journal. */
 static inline bool
 shard_keeps(const struct shard *shard, const struct route *route, const struct message *message)
 {
-    return shard->journal != NULL && route->durable_count > 0
-           && (message->flags & MESSAGE_PERSISTENT) != 0;
+    return shard->journal != NULL && route_keepers(route, message) > 0;
 }
 
 /* A durable queue is done with a message that is in the journal. */

@@ -338,6 +338,25 @@ def every_kind_of_exchange_and_queue_is_there_as_it_was_declared(s):
 
 
 @scenario(restarts=True)
+def a_quorum_queue_keeps_transient_messages_too(s):
+    channel, exchange = s.channel(), s.exchange_name()
+    channel.declare_exchange(exchange, "fanout", durable=True)
+    quorum = s.queue(channel, durable=True, arguments={"x-queue-type": "quorum"})
+    classic = s.queue(channel, durable=True)
+    for queue in (quorum, classic):
+        channel.bind(queue, exchange)
+    channel.select()
+    channel.publish_confirmed(quorum, "transient", delivery_mode=1)
+    channel.publish_confirmed(quorum, "without a mode")
+    channel.publish_confirmed("", "in both", exchange=exchange)
+    s.restart(kill=True)
+    channel = s.channel()
+    check_equal("quorum queue", content(channel, quorum),
+                ["transient", "without a mode", "in both"])
+    check_equal("classic queue", content(channel, classic), [])
+
+
+@scenario(restarts=True)
 def delivery_counts_are_kept(s):
     channel = s.channel()
     queue = s.queue(channel, durable=True, arguments={"x-queue-type": "quorum"})
