@@ -236,6 +236,7 @@ catalogue_bind(struct catalogue *catalogue, struct vhost *vhost,
         history_take(ends.source, history);
         history->queue = binding->queue->queue;
         history->queue_id = binding->queue->durable ? binding->queue->id : 0;
+        history->keeps_all = queue_record_keeps_all(binding->queue);
     }
     catalogue_changed(catalogue);
     tell(catalogue, binding, CATALOGUE_BINDING_ADDED);

@@ -52,6 +52,13 @@ struct queue_record {
     _Atomic uint64_t ready, unacknowledged, consumers;
 };
 
+/* Whether it keeps transient messages over a restart too. */
+static inline bool
+queue_record_keeps_all(const struct queue_record *record)
+{
+    return record->durable && record->options.type == QUEUE_QUORUM;
+}
+
 /* --- Exchanges -------------------------------------------------------------------------------- */
 
 struct exchange_declaration {
@@ -187,6 +194,7 @@ struct binding_history {
     size_t count;
     struct ref queue;
     uint64_t queue_id; /* 0 if the queue is not durable */
+    bool keeps_all;    /* as in struct route_target */
 };
 MUST_CHECK int catalogue_bind(struct catalogue *catalogue, struct vhost *vhost,
                               const struct binding_request *request,

@@ -254,9 +254,8 @@ page_out(struct queue *queue, struct entry *entry)
 uint64_t
 queue_kept_id(const struct queue *queue, const struct message *message)
 {
-    bool keeps = queue->record->durable
-                 && ((message->flags & MESSAGE_PERSISTENT) != 0
-                     || queue->record->options.type == QUEUE_QUORUM);
+    bool keeps = (message->flags & MESSAGE_PERSISTENT) != 0 ? queue->record->durable
+                                                            : queue_record_keeps_all(queue->record);
     return keeps ? message->id : 0;
 }
 

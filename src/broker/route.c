@@ -46,7 +46,7 @@ router_add_queue(struct router *router, struct queue_record *record, uint32_t de
         route->durable_ids = ids;
         route->capacity = capacity;
     }
-    bool keeps_all = record->durable && record->options.type == QUEUE_QUORUM;
+    bool keeps_all = queue_record_keeps_all(record);
     if (record->durable) {
         uint32_t at = route->durable_count++;
         if (keeps_all) {

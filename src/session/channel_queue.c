@@ -304,13 +304,15 @@ static void
 publish_history(struct channel *channel, const struct binding_history *history)
 {
     struct shard *shard = channel->connection->host->shard;
-    struct route_target target = {.queue = history->queue, .queue_id = history->queue_id};
+    struct route_target target = {
+        .queue = history->queue, .queue_id = history->queue_id, .keeps_all = history->keeps_all};
     uint64_t id = history->queue_id;
     struct route route = {
         .count = 1,
         .targets = &target,
         .durable_count = id != 0,
         .durable_ids = &id,
+        .keeps_all_count = history->keeps_all,
     };
     for (size_t i = 0; i < history->count; i++) {
         struct message *copy = message_copy(history->messages[i]);

@@ -357,6 +357,19 @@ def a_quorum_queue_keeps_transient_messages_too(s):
 
 
 @scenario(restarts=True)
+def a_quorum_queue_keeps_the_history_that_it_is_given(s):
+    channel, exchange = s.channel(), s.exchange_name()
+    channel.declare_exchange(exchange, "x-recent-history", durable=True)
+    channel.publish("", "transient", exchange=exchange)
+    queue = s.queue(channel, durable=True, arguments={"x-queue-type": "quorum"})
+    channel.bind(queue, exchange)
+    channel.select()
+    channel.publish_confirmed(queue, "later")
+    s.restart(kill=True)
+    check_equal("messages", content(s.channel(), queue), ["transient", "later"])
+
+
+@scenario(restarts=True)
 def delivery_counts_are_kept(s):
     channel = s.channel()
     queue = s.queue(channel, durable=True, arguments={"x-queue-type": "quorum"})
