@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "server/maintenance.h"
+#include "server/reload.h"
 #include "server/storage.h"
 
 /* Threads by default: one for each CPU, but not more than a broker has use for. */
@@ -29,10 +30,29 @@ static struct server server; /* for the signal handler */
 static void
 on_signal(int number)
 {
-    (void)number;
     int saved = errno;
-    server_stop(&server);
+    if (number == SIGHUP)
+        server_ask_reload(&server);
+    else
+        server_stop(&server);
     errno = saved;
+}
+
+/* Signals wait until the server runs, and reach only its first worker: every thread that is started
+ * meanwhile has them blocked. */
+static void
+set_up_signals(void)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+    /* Who reads the log may go away; that is no reason to end. */
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &action, NULL);
 }
 
 static void
@@ -154,17 +174,16 @@ apply_options(struct settings *settings, const struct options *options)
     return 0;
 }
 
+/* A reload_read: the settings as the file and the options, the context, have them. The options do
+ * not change, so that those that made sense at the start do so later. */
 static int
-read_settings(struct settings *settings, const struct options *options)
+read_settings(void *context, struct settings *settings, struct config_errors *errors)
 {
+    const struct options *options = context;
+    errors->count = errors->total = 0;
     settings_init(settings);
-    if (options->config != NULL) {
-        static struct config_errors errors;
-        if (config_load(settings, options->config, &errors) != 0) {
-            config_errors_print(&errors, stderr);
-            return -1;
-        }
-    }
+    if (options->config != NULL && config_load(settings, options->config, errors) != 0)
+        return -1;
     return apply_options(settings, options);
 }
 
@@ -260,42 +279,40 @@ maintain(const struct settings *settings, const struct options *options)
 int
 main(int argc, char **argv)
 {
-    static struct settings settings;
+    static struct reload reload = {.server = &server, .read = read_settings};
+    static struct config_errors errors;
     struct options options = {0};
+    struct settings *settings = &reload.running;
     int status = read_options(&options, argc, argv);
     if (status != 0)
         return status - 1;
-    if (read_settings(&settings, &options) != 0)
+    reload.context = &options;
+    if (read_settings(&options, settings, &errors) != 0) {
+        config_errors_print(&errors, stderr);
         return 1;
+    }
     if (options.check_config) {
         puts("the configuration is good");
         return 0;
     }
     if (options.repair || options.inspect_log != NULL)
-        return maintain(&settings, &options);
-    if (log_setup(settings.log.format, settings.log.level, NULL) != 0) {
+        return maintain(settings, &options);
+    set_up_signals();
+    if (log_setup(settings->log.format, settings->log.level, NULL) != 0) {
         fputs("whippetd: cannot set up the log\n", stderr);
         return 1;
     }
-    const struct session_limits limits = {
-        .frame_max = settings.limits.frame_max,
-        .channel_max = settings.limits.channel_max,
-        .heartbeat_s = settings.heartbeat_s,
-        .handshake_ms = settings.limits.handshake_timeout_ms,
-        .message_size_max = settings.limits.message_size,
-        .consumer_timeout_ms = settings.limits.consumer_timeout_ms,
-    };
-    status = server_init(&server, thread_count(&settings), settings.limits.memory, &limits,
+    const struct session_limits limits = reload_limits(settings);
+    status = server_init(&server, thread_count(settings), settings->limits.memory, &limits,
                          authenticate, NULL);
     if (status != 0) {
         fprintf(stderr, "whippetd: cannot start: %s\n", strerror(-status));
         server_fini(&server);
         return 1;
     }
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
-    status = serve(&settings);
+    server.on_reload = reload_now;
+    server.reload_context = &reload;
+    status = serve(settings);
     server_fini(&server);
     return status;
 }

@@ -26,8 +26,8 @@ _Atomic int log_threshold = LOG_LEVEL_INFO;
 
 static struct {
     int fd;
-    char *path; /* NULL: standard error */
-    enum log_format format;
+    char *path;         /* NULL: standard error */
+    _Atomic int format; /* enum log_format */
     _Atomic uint64_t lost;
 } output = {.fd = STDERR_FILENO};
 
@@ -85,8 +85,9 @@ log_event(enum log_level level, const char *event, const struct log_field *field
 {
     char line[LOG_LINE_MAX];
     int saved_errno = errno;
-    size_t size =
-        log_format_line(line, output.format, clock_wall_ms(), level, event, fields, count);
+    enum log_format format =
+        (enum log_format)atomic_load_explicit(&output.format, memory_order_relaxed);
+    size_t size = log_format_line(line, format, clock_wall_ms(), level, event, fields, count);
 
     if (!write_line(line, size))
         atomic_fetch_add_explicit(&output.lost, 1, memory_order_relaxed);
@@ -123,7 +124,7 @@ log_setup(enum log_format format, enum log_level level, const char *path)
     }
     output.fd = fd;
     output.path = copy;
-    output.format = format;
+    log_set_format(format);
     log_set_level(level);
     return 0;
 }
@@ -132,6 +133,12 @@ void
 log_set_level(enum log_level level)
 {
     atomic_store_explicit(&log_threshold, (int)level, memory_order_relaxed);
+}
+
+void
+log_set_format(enum log_format format)
+{
+    atomic_store_explicit(&output.format, (int)format, memory_order_relaxed);
 }
 
 int

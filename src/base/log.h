@@ -103,6 +103,9 @@ MUST_CHECK int log_setup(enum log_format format, enum log_level level, const cha
 /* From now on events up to this level are written. Any thread. */
 void log_set_level(enum log_level level);
 
+/* From now on lines are written so. Any thread. */
+void log_set_format(enum log_format format);
+
 /* Opens the file again by its name, after something has moved it away; nothing to do on standard
  * error. Other threads may go on writing meanwhile. -errno: the old file stays in use. */
 MUST_CHECK int log_reopen(void);

@@ -13,6 +13,7 @@
 #ifndef CONFIG_CONFIG_H
 #define CONFIG_CONFIG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -29,6 +30,7 @@ enum {
     CONFIG_DEPTH_MAX = 16,         /* nested mappings and lists; the keys need two */
     CONFIG_ERRORS_MAX = 100,       /* that are kept; the others are counted */
     CONFIG_ERROR_TEXT_MAX = 384,   /* one message with its 0; a longer one is cut */
+    CONFIG_VALUE_TEXT_MAX = 256,   /* a value in a message with its 0; a longer one is cut */
 };
 
 /* Where to listen: a host as the resolver takes it ("127.0.0.1", "::1", "fe80::1%eth0",
@@ -102,6 +104,20 @@ int config_error_format(const struct config_errors *errors, size_t index, char *
 
 /* All of them, one per line, and how many more there are. */
 void config_errors_print(const struct config_errors *errors, FILE *out);
+
+/* A setting that two configurations have differently. */
+struct config_change {
+    const char *path;                                            /* "log.level" */
+    bool is_live;                                                /* no restart is needed */
+    char from[CONFIG_VALUE_TEXT_MAX], to[CONFIG_VALUE_TEXT_MAX]; /* as in the file */
+};
+
+/* The differences, one after the other: `at` is 0 for the first and is moved on. false: no more. */
+MUST_CHECK bool settings_next_change(const struct settings *before, const struct settings *after,
+                                     size_t *at, struct config_change *change);
+
+/* Takes over what may change while the program runs, and leaves the rest as it is. */
+void settings_take_live(struct settings *running, const struct settings *wanted);
 
 enum config_address_error {
     CONFIG_ADDRESS_NO_PORT = -1,

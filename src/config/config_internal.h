@@ -30,10 +30,14 @@ enum setting_type {
     SETTING_ADDRESSES,  /* a list of ADDRESS:PORT, or one: struct config_addresses */
 };
 
+/* When a change takes effect, as a bool: while the program runs? */
+enum setting_effect { SETTING_START, SETTING_LIVE };
+
 /* A line of settings.def. */
 struct setting {
     const char *path;
     enum setting_type type;
+    bool is_live;  /* a change takes effect while the program runs */
     size_t offset; /* of the field in struct settings */
     size_t size;   /* of the field */
     const char *default_text;
@@ -96,6 +100,11 @@ MUST_CHECK const char *setting_store_address(struct slice text, struct config_ad
 
 /* "an integer from 0 to 64". Returns out. */
 const char *setting_expected(const struct setting *setting, char out[CONFIG_EXPECTED_MAX]);
+
+/* The value of a setting as one would write it in the file: "5m", "128KiB", "info",
+ * "127.0.0.1:5672, [::1]:5672"; a long one is cut and ends in "...". Returns out. */
+const char *setting_text(const struct setting *setting, const struct settings *settings,
+                         char out[CONFIG_VALUE_TEXT_MAX]);
 
 /* A scalar for messages: 65, "65" in quotes, nothing. Returns out. */
 const char *config_scalar_describe(struct config_scalar scalar, char out[CONFIG_QUOTE_MAX]);

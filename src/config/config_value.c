@@ -343,3 +343,82 @@ setting_expected(const struct setting *setting, char out[CONFIG_EXPECTED_MAX])
     }
     return out;
 }
+
+static uint64_t
+get_number(const void *field, size_t size)
+{
+    uint8_t value8;
+    uint16_t value16;
+    uint32_t value32;
+    uint64_t value = 0;
+
+    if (size == sizeof(value8)) {
+        memcpy(&value8, field, size);
+        value = value8;
+    } else if (size == sizeof(value16)) {
+        memcpy(&value16, field, size);
+        value = value16;
+    } else if (size == sizeof(value32)) {
+        memcpy(&value32, field, size);
+        value = value32;
+    } else if (size == sizeof(value)) {
+        memcpy(&value, field, size);
+    }
+    return value;
+}
+
+static size_t
+addresses_text(const struct config_addresses *list, char out[CONFIG_VALUE_TEXT_MAX])
+{
+    char text[CONFIG_ADDRESS_TEXT_MAX];
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (size_t i = 0; i < list->count && used < CONFIG_VALUE_TEXT_MAX; i++)
+        used += (size_t)snprintf(out + used, CONFIG_VALUE_TEXT_MAX - used, "%s%s",
+                                 i > 0 ? ", " : "", config_address_text(&list->items[i], text));
+    return used;
+}
+
+const char *
+setting_text(const struct setting *setting, const struct settings *settings,
+             char out[CONFIG_VALUE_TEXT_MAX])
+{
+    const char *field = (const char *)settings + setting->offset;
+    uint64_t value = get_number(field, setting->size);
+    char text[32];
+    size_t size = 0;
+
+    switch (setting->type) {
+    case SETTING_INTEGER:
+        size = (size_t)snprintf(out, CONFIG_VALUE_TEXT_MAX, "%" PRIu64, value);
+        break;
+    case SETTING_SIZE:
+        describe_units(value, size_units, BINARY_UNITS, text);
+        size = (size_t)snprintf(out, CONFIG_VALUE_TEXT_MAX, "%s", text);
+        break;
+    case SETTING_DURATION:
+    case SETTING_SECONDS:
+        describe_units(setting->type == SETTING_SECONDS ? value * 1000 : value, duration_units,
+                       ARRAY_SIZE(duration_units), text);
+        size = (size_t)snprintf(out, CONFIG_VALUE_TEXT_MAX, "%s", text);
+        break;
+    case SETTING_BOOL:
+        size = (size_t)snprintf(out, CONFIG_VALUE_TEXT_MAX, "%s", value != 0 ? "true" : "false");
+        break;
+    case SETTING_LOG_LEVEL:
+    case SETTING_LOG_FORMAT:
+        size = (size_t)snprintf(out, CONFIG_VALUE_TEXT_MAX, "%s",
+                                choices_of(setting->type).names[value]);
+        break;
+    case SETTING_TEXT:
+        size = (size_t)snprintf(out, CONFIG_VALUE_TEXT_MAX, "%s", field);
+        break;
+    case SETTING_ADDRESSES:
+        size = addresses_text((const struct config_addresses *)(const void *)field, out);
+        break;
+    }
+    if (size >= CONFIG_VALUE_TEXT_MAX)
+        memcpy(out + CONFIG_VALUE_TEXT_MAX - sizeof("..."), "...", sizeof("..."));
+    return out;
+}

@@ -6,9 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SETTING(path_, type_, field_, default_, minimum_, maximum_, summary_)                      \
+#define SETTING(path_, type_, effect_, field_, default_, minimum_, maximum_, summary_)             \
     {.path = (path_),                                                                              \
      .type = SETTING_##type_,                                                                      \
+     .is_live = SETTING_##effect_,                                                                 \
      .offset = offsetof(struct settings, field_),                                                  \
      .size = sizeof(((struct settings *)0)->field_),                                               \
      .default_text = (default_),                                                                   \

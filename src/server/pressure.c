@@ -9,8 +9,23 @@ void
 pressure_init(struct pressure *pressure, uint64_t memory_max)
 {
     atomic_init(&pressure->reasons, 0);
-    pressure->memory_max = memory_max > 0 ? memory_max : memory_of_machine() / 5 * 2;
+    atomic_init(&pressure->memory_max, 0);
+    pressure_set_memory(pressure, memory_max);
     pressure->log = NULL;
+}
+
+void
+pressure_set_memory(struct pressure *pressure, uint64_t memory_max)
+{
+    atomic_store_explicit(&pressure->memory_max,
+                          memory_max > 0 ? memory_max : memory_of_machine() / 5 * 2,
+                          memory_order_relaxed);
+}
+
+static uint64_t
+memory_max_of(const struct pressure *pressure)
+{
+    return atomic_load_explicit(&pressure->memory_max, memory_order_relaxed);
 }
 
 /* Is `now` above the limit? Once it was, it must come down by an eighth, so that publishers are not
@@ -27,7 +42,7 @@ report(const struct pressure *pressure, uint32_t before, uint32_t after)
     if (((before ^ after) & PRESSURE_MEMORY) != 0)
         log_warn((after & PRESSURE_MEMORY) != 0 ? "memory is short: publishers wait"
                                                 : "memory is no longer short",
-                 LOG_UINT("held", memory_held()), LOG_UINT("limit", pressure->memory_max));
+                 LOG_UINT("held", memory_held()), LOG_UINT("limit", memory_max_of(pressure)));
     if (((before ^ after) & PRESSURE_DISK) != 0)
         log_warn((after & PRESSURE_DISK) != 0 ? "disk space is short: publishers wait"
                                               : "disk space is no longer short");
@@ -37,7 +52,7 @@ bool
 pressure_look(struct pressure *pressure)
 {
     uint32_t before = atomic_load_explicit(&pressure->reasons, memory_order_relaxed), after = 0;
-    if (is_above(memory_held(), pressure->memory_max, (before & PRESSURE_MEMORY) != 0))
+    if (is_above(memory_held(), memory_max_of(pressure), (before & PRESSURE_MEMORY) != 0))
         after |= PRESSURE_MEMORY;
     if (pressure->log != NULL) {
         if (log_disk_low(pressure->log))

@@ -18,13 +18,16 @@ enum {
 };
 
 struct pressure {
-    _Atomic uint32_t reasons; /* enum session_pressure */
-    uint64_t memory_max;      /* bytes held for clients */
-    struct log *log;          /* NULL: nothing is kept */
+    _Atomic uint32_t reasons;    /* enum session_pressure */
+    _Atomic uint64_t memory_max; /* bytes held for clients */
+    struct log *log;             /* NULL: nothing is kept */
 };
 
 /* memory_max 0: two fifths of what the machine has. */
 void pressure_init(struct pressure *pressure, uint64_t memory_max);
+
+/* The same, while it is in use. Any thread; what it means now is found by the next look. */
+void pressure_set_memory(struct pressure *pressure, uint64_t memory_max);
 
 /* Looks, and says in the log what has changed. Returns whether something has: then all workers are
  * to be woken. */

@@ -100,6 +100,62 @@ feel_pressure(struct worker *worker)
                   worker->shard->now_ms + PRESSURE_LOOK_MS);
 }
 
+/* --- Reading the configuration again -----------------------------------------------------------
+ */
+
+void
+server_ask_reload(struct server *server)
+{
+    atomic_store_explicit(&server->is_reload_asked, true, memory_order_release);
+    loop_wake(&server->workers[0].loop);
+}
+
+static bool
+is_reload_due(const struct worker *worker)
+{
+    return atomic_load_explicit(&worker->server->is_reload_asked, memory_order_acquire)
+           && worker == &worker->server->workers[0];
+}
+
+static void
+reload(struct worker *worker)
+{
+    struct server *server = worker->server;
+    atomic_store_explicit(&server->is_reload_asked, false, memory_order_relaxed);
+    if (server->on_reload != NULL)
+        server->on_reload(server->reload_context);
+}
+
+void
+server_set_limits(struct server *server, const struct session_limits *limits)
+{
+    pthread_mutex_lock(&server->limits_lock);
+    server->limits = *limits;
+    atomic_fetch_add_explicit(&server->limits_version, 1, memory_order_release);
+    pthread_mutex_unlock(&server->limits_lock);
+    wake_all(server);
+}
+
+static bool
+has_new_limits(const struct worker *worker)
+{
+    return atomic_load_explicit(&worker->server->limits_version, memory_order_acquire)
+           != worker->limits_version;
+}
+
+static void
+take_limits(struct worker *worker)
+{
+    struct server *server = worker->server;
+    pthread_mutex_lock(&server->limits_lock);
+    struct session_limits limits = server->limits;
+    worker->limits_version = atomic_load_explicit(&server->limits_version, memory_order_relaxed);
+    pthread_mutex_unlock(&server->limits_lock);
+    int status = session_host_set_limits(&worker->host, &limits);
+    if (status != 0)
+        log_error("limits cannot be changed", LOG_ERRNO("reason", status));
+}
+
 /* --- The turn --------------------------------------------------------------------------------- */
 
 static bool
@@ -111,6 +167,7 @@ has_mail(void *context)
            || session_host_has_durable(&worker->host)
            || atomic_load_explicit(&worker->server->pressure.reasons, memory_order_acquire)
                   != worker->host.pressure
+           || has_new_limits(worker) || is_reload_due(worker)
            || (!worker->is_stopping
                && atomic_load_explicit(&worker->server->is_stopping, memory_order_acquire));
 }
@@ -187,6 +244,10 @@ run(struct worker *worker)
         if (!worker->is_stopping
             && atomic_load_explicit(&worker->server->is_stopping, memory_order_acquire))
             begin_stop(worker);
+        if (UNLIKELY(is_reload_due(worker)))
+            reload(worker);
+        if (UNLIKELY(has_new_limits(worker)))
+            take_limits(worker);
         session_host_durable(&worker->host);
         take_handovers(worker);
         bool has_more = shard_run(worker->shard);
@@ -221,6 +282,8 @@ server_init(struct server *server, uint32_t threads, uint64_t memory_max,
     *server = (struct server){0};
     pressure_init(&server->pressure, memory_max);
     timer_init(&server->pressure_timer, on_pressure_timer);
+    pthread_mutex_init(&server->limits_lock, NULL);
+    server->limits = *limits;
     server->broker = broker_new(threads);
     server->workers = calloc(threads, sizeof(*server->workers));
     if (server->broker == NULL || server->workers == NULL)
@@ -261,14 +324,13 @@ int
 server_run(struct server *server)
 {
     int status = 0;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before); /* signals are the first thread's */
+    sigset_t none;
+    sigemptyset(&none);
     for (uint32_t i = 1; i < server->worker_count && status == 0; i++) {
         status = -pthread_create(&server->workers[i].thread, NULL, run_thread, &server->workers[i]);
         server->workers[i].is_started = status == 0;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_sigmask(SIG_SETMASK, &none, NULL);
     for (uint32_t i = 0; i < server->listener_count && status == 0; i++)
         status = listener_start(&server->listeners[i], &server->workers[0].loop,
                                 &server->workers[0].shard->wheel);
@@ -323,4 +385,5 @@ server_fini(struct server *server)
     for (uint32_t i = 0; i < server->worker_count; i++)
         loop_fini(&server->workers[i].loop);
     free(server->workers);
+    pthread_mutex_destroy(&server->limits_lock);
 }

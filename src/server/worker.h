@@ -35,6 +35,7 @@ struct worker {
     struct session_host host;
     _Atomic(struct handover *) handovers;
     bool is_started, has_host;
+    uint32_t limits_version; /* of the limits that the host has */
     bool is_stopping;
     int64_t stop_by_ms;
 };
@@ -47,7 +48,13 @@ struct server {
     uint32_t listener_count;
     struct pressure pressure;
     struct timer pressure_timer; /* the first worker's */
+    pthread_mutex_t limits_lock;
+    struct session_limits limits;    /* under the lock: what the workers are to have */
+    _Atomic uint32_t limits_version; /* counts its changes */
     atomic_bool is_stopping;
+    atomic_bool is_reload_asked;
+    void (*on_reload)(void *context); /* NULL: there is nothing to be read again */
+    void *reload_context;
 };
 
 /* Makes the shards, loops and hosts. memory_max: bytes held for clients beyond which publishers
@@ -60,13 +67,20 @@ MUST_CHECK int server_init(struct server *server, uint32_t threads, uint64_t mem
 MUST_CHECK int server_listen(struct server *server, const char *address,
                              char error[ADDRESS_ERROR_MAX]);
 
-/* Starts the other workers and is the first one itself, until server_stop. -errno when a thread
- * cannot be started. */
+/* Starts the other workers and is the first one itself, until server_stop. Signals are the first
+ * worker's: the caller has blocked them, and they are let in once the others run. -errno when a
+ * thread cannot be started. */
 MUST_CHECK int server_run(struct server *server);
 
 /* Orderly end: listeners close, clients are told, server_run returns when they have gone or after
  * STOP_TIMEOUT_MS. Safe in a signal handler. */
 void server_stop(struct server *server);
+
+/* The first worker calls server->on_reload at its next turn. Safe in a signal handler. */
+void server_ask_reload(struct server *server);
+
+/* Other limits for every worker, from its next turn on. Any thread. */
+void server_set_limits(struct server *server, const struct session_limits *limits);
 
 /* After server_run: ends what sessions are left, so that the queues have all that was not settled.
  * Once more does nothing. */

@@ -5,6 +5,7 @@
  * message as it comes. So an idle connection holds no buffer. */
 #include "session/connection.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -644,6 +645,22 @@ session_host_init(struct session_host *host, struct shard *shard, struct loop *l
     block_pool_init(&host->pool, 4 * 1024 * 1024);
     host->read_buffer = malloc(host->read_buffer_size);
     return host->read_buffer == NULL ? -1 : 0;
+}
+
+int
+session_host_set_limits(struct session_host *host, const struct session_limits *limits)
+{
+    size_t size = SESSION_READ_MAX + limits->frame_max;
+    /* It never becomes smaller: there are connections with the greater frames of before. */
+    if (size > host->read_buffer_size) {
+        uint8_t *buffer = realloc(host->read_buffer, size);
+        if (buffer == NULL)
+            return -ENOMEM;
+        host->read_buffer = buffer;
+        host->read_buffer_size = size;
+    }
+    host->limits = *limits;
+    return 0;
 }
 
 static void

@@ -77,6 +77,12 @@ MUST_CHECK int session_host_init(struct session_host *host, struct shard *shard,
                                  const struct session_limits *limits,
                                  session_authenticate *authenticate, void *authenticate_context);
 
+/* Other limits from now on: those of the handshake for clients that come, the others at once. What
+ * a connection has negotiated stays. -ENOMEM, and the limits as before, when greater frames find no
+ * room. Not while a connection's input is being looked at. */
+MUST_CHECK int session_host_set_limits(struct session_host *host,
+                                       const struct session_limits *limits);
+
 /* Closes what is still open. */
 void session_host_end(struct session_host *host);
 

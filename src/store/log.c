@@ -76,6 +76,12 @@ log_disk_low(const struct log *log)
     return atomic_load_explicit(&log->is_disk_low, memory_order_relaxed);
 }
 
+void
+log_set_disk_free_low(struct log *log, uint64_t bytes)
+{
+    atomic_store_explicit(&log->disk_free_low, bytes, memory_order_relaxed);
+}
+
 /* ---- the work ---- */
 
 /* Takes what has gathered, up to about a segment, so that one commit does not grow without bound.
@@ -263,7 +269,7 @@ log_make(const struct log_options *options)
     log->segment_size = options->segment_size != 0 ? options->segment_size : SEGMENT_SIZE_DEFAULT;
     log->spares_wanted =
         options->spare_segments != 0 ? options->spare_segments : SPARE_SEGMENTS_DEFAULT;
-    log->disk_free_low = options->disk_free_low;
+    atomic_init(&log->disk_free_low, options->disk_free_low);
     log->name_queue = options->name_queue;
     log->name_context = options->name_context;
     log->lock_file = -1;

@@ -166,6 +166,9 @@ bool log_failed(struct log *log, char text[LOG_TEXT_SIZE]);
 /* The disk is nearly full: hold publishers back. Consumers may go on, which frees space. */
 bool log_disk_low(const struct log *log);
 
+/* From now on less than so many bytes of free disk are few. Any thread. */
+void log_set_disk_free_low(struct log *log, uint64_t bytes);
+
 struct log_statistics {
     uint64_t segments; /* files, spares included */
     uint64_t spare_segments;

@@ -132,7 +132,7 @@ struct log {
     const struct file_ops *files;
     uint32_t segment_size;
     uint32_t spares_wanted;
-    uint64_t disk_free_low;
+    _Atomic uint64_t disk_free_low;
     uint64_t log_id;
     int lock_file;
     bool has_thread;

@@ -338,9 +338,9 @@ log_update_low(struct log *log)
 {
     struct file_space space;
     bool is_low = log->is_space_blocked || log->is_checkpoint_blocked;
-    if (log->disk_free_low > 0
-        && log->files->space(log->files->context, log->directory, &space) == 0)
-        is_low = is_low || space.free_bytes < log->disk_free_low;
+    uint64_t free_low = atomic_load_explicit(&log->disk_free_low, memory_order_relaxed);
+    if (free_low > 0 && log->files->space(log->files->context, log->directory, &space) == 0)
+        is_low = is_low || space.free_bytes < free_low;
     atomic_store_explicit(&log->is_disk_low, is_low, memory_order_relaxed);
 }
 
