@@ -6,11 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "config/config.h"
 #include "server/maintenance.h"
+#include "server/privileges.h"
 #include "server/reload.h"
 #include "server/storage.h"
 
@@ -240,23 +242,43 @@ listen_all(const struct settings *settings)
     return 0;
 }
 
+/* What root is needed for, and then no more of it. */
+static int
+give_up_privileges(const struct settings *settings)
+{
+    struct identity identity;
+    char error[PRIVILEGES_ERROR_MAX];
+    if (identity_find(&identity, settings->user, settings->group, error) == 0) {
+        if (listen_all(settings) != 0)
+            return -1;
+        if (privileges_make_directory(&identity, settings->data_dir, error) == 0
+            && privileges_drop(&identity, error) == 0) {
+            privileges_allow_core(settings->core_dumps);
+            return 0;
+        }
+    }
+    fprintf(stderr, "whippetd: %s\n", error);
+    return -1;
+}
+
+/* The order is that of rights: what follows needs nothing but the data directory. So clients that
+ * come while the messages are restored wait for a moment. */
 static int
 serve(const struct settings *settings)
 {
     struct storage *storage;
     char error[STORAGE_TEXT_SIZE];
+    if (give_up_privileges(settings) != 0)
+        return 1;
     if (storage_open(&storage, &server, settings->data_dir, settings->limits.disk_free, error)
         != 0) {
         fprintf(stderr, "whippetd: %s\n", error);
         return 1;
     }
-    int status = -1;
-    if (listen_all(settings) == 0) {
-        announce(settings);
-        status = server_run(&server);
-        if (status != 0)
-            fprintf(stderr, "whippetd: cannot run: %s\n", strerror(-status));
-    }
+    announce(settings);
+    int status = server_run(&server);
+    if (status != 0)
+        fprintf(stderr, "whippetd: cannot run: %s\n", strerror(-status));
     server_end_sessions(&server);
     storage_close(storage);
     return status == 0 ? 0 : 1;
@@ -295,6 +317,7 @@ main(int argc, char **argv)
         puts("the configuration is good");
         return 0;
     }
+    umask(077);
     if (options.repair || options.inspect_log != NULL)
         return maintain(settings, &options);
     set_up_signals();
@@ -302,6 +325,7 @@ main(int argc, char **argv)
         fputs("whippetd: cannot set up the log\n", stderr);
         return 1;
     }
+    privileges_raise_files();
     const struct session_limits limits = reload_limits(settings);
     status = server_init(&server, thread_count(settings), settings->limits.memory, &limits,
                          authenticate, NULL);

@@ -39,4 +39,16 @@
 #define UNDER_THREAD_SANITIZER 0
 #endif
 
+/* Built for any sanitizer whose run-time looks into the process in ways of its own. */
+#if defined(__SANITIZE_ADDRESS__)
+#define UNDER_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define UNDER_SANITIZER 1
+#endif
+#endif
+#ifndef UNDER_SANITIZER
+#define UNDER_SANITIZER UNDER_THREAD_SANITIZER
+#endif
+
 #endif

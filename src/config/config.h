@@ -25,6 +25,7 @@ enum {
     CONFIG_PATH_MAX = 4096,        /* a path with its 0, as PATH_MAX of Linux */
     CONFIG_LISTEN_MAX = 16,        /* listening addresses */
     CONFIG_HOST_MAX = 256,         /* a host name (253, RFC 1035) or an address, with its 0 */
+    CONFIG_NAME_MAX = 256,         /* a name of the system's, with its 0 */
     CONFIG_ADDRESS_TEXT_MAX = 272, /* "[host]:65535" with its 0 */
     CONFIG_FILE_MAX = 1024 * 1024, /* bytes of a file: far beyond any that people write */
     CONFIG_DEPTH_MAX = 16,         /* nested mappings and lists; the keys need two */
@@ -49,6 +50,9 @@ struct config_addresses {
 struct settings {
     char data_dir[CONFIG_PATH_MAX];
     struct config_addresses listen;
+    char user[CONFIG_NAME_MAX];  /* "": stays who it is */
+    char group[CONFIG_NAME_MAX]; /* "": the user's */
+    bool core_dumps;
     uint32_t threads;     /* 0: one for each CPU */
     uint16_t heartbeat_s; /* 0: none */
     struct {

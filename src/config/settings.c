@@ -45,8 +45,10 @@ settings_init(struct settings *settings)
         if (setting->type == SETTING_ADDRESSES)
             is_good = setting_store_address(text, setting_addresses(setting, settings)) == NULL;
         else
-            is_good =
-                setting_store(setting, (struct config_scalar){text, .is_plain = true}, settings);
+            /* As in the file, where a text that is empty stands in quotes. */
+            is_good = setting_store(
+                setting, (struct config_scalar){text, .is_plain = setting->type != SETTING_TEXT},
+                settings);
         assert(is_good);
         (void)is_good;
     }
