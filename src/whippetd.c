@@ -14,6 +14,7 @@
 #include "server/maintenance.h"
 #include "server/privileges.h"
 #include "server/reload.h"
+#include "server/sandbox.h"
 #include "server/storage.h"
 
 /* Threads by default: one for each CPU, but not more than a broker has use for. */
@@ -261,6 +262,16 @@ give_up_privileges(const struct settings *settings)
     return -1;
 }
 
+/* A filter that cannot be had is no reason to serve nobody: containers have filters of their own.
+ */
+static void
+enter_sandbox(const struct settings *settings)
+{
+    char error[SANDBOX_ERROR_MAX];
+    if (settings->seccomp && sandbox_enter(error) != 0)
+        log_warn("system calls are not filtered", LOG_STR("reason", error));
+}
+
 /* The order is that of rights: what follows needs nothing but the data directory. So clients that
  * come while the messages are restored wait for a moment. */
 static int
@@ -275,6 +286,7 @@ serve(const struct settings *settings)
         fprintf(stderr, "whippetd: %s\n", error);
         return 1;
     }
+    enter_sandbox(settings);
     announce(settings);
     int status = server_run(&server);
     if (status != 0)

@@ -52,7 +52,7 @@ struct settings {
     struct config_addresses listen;
     char user[CONFIG_NAME_MAX];  /* "": stays who it is */
     char group[CONFIG_NAME_MAX]; /* "": the user's */
-    bool core_dumps;
+    bool core_dumps, seccomp;
     uint32_t threads;     /* 0: one for each CPU */
     uint16_t heartbeat_s; /* 0: none */
     struct {

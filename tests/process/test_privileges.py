@@ -5,7 +5,7 @@ import resource
 import shutil
 import stat
 
-from process import Skip, check, check_equal, is_sanitized, needs_root, test
+from process import Skip, check, check_equal, is_sanitized, needs_root, status_of, test
 
 NOBODY = pwd.getpwnam("nobody")
 BECOME_NOBODY = "user: nobody\n"
@@ -196,3 +196,21 @@ def the_limit_of_open_files_is_raised_and_told(world):
     check_equal("files and connections", found.groups(), ("2000", "1744"))
     soft, _ = resource.prlimit(broker.pid, resource.RLIMIT_NOFILE)
     check_equal("soft limit", soft, 2000)
+
+
+@test
+def system_calls_are_filtered_in_every_thread(world):
+    if is_sanitized(world.path):
+        raise Skip("a build with sanitizers has no filter")
+    broker = world.start("seccomp: true\n")
+    if broker.log.has("system calls are not filtered"):
+        raise Skip("this system or build has no filter for system calls")
+    broker.check_serves()
+    check_equal("mode of the filter (2: filter)", set(broker.thread_status("Seccomp")), {"2"})
+
+
+@test
+def the_filter_of_system_calls_can_be_switched_off(world):
+    before = status_of("/proc/self", "Seccomp")
+    broker = world.start("seccomp: false\n")
+    check_equal("mode of the filter", set(broker.thread_status("Seccomp")), {before})
