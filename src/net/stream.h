@@ -26,7 +26,8 @@ struct stream_ops {
     ssize_t (*writev)(struct stream *stream, struct iovec *pieces, int count);
     int (*shutdown_write)(struct stream *stream);
     void (*close)(struct stream *stream);
-    bool (*has_buffered)(const struct stream *stream); /* NULL: never */
+    bool (*has_buffered)(const struct stream *stream);      /* NULL: never */
+    const char *(*error_text)(const struct stream *stream); /* NULL: that of the errno */
 };
 
 struct stream {
@@ -37,6 +38,8 @@ struct stream {
      * neither; a TLS handshake may need to write before it can read, and the reverse. */
     bool read_wants_write;
     bool write_wants_read;
+    bool is_handshaking; /* TLS: nothing has been agreed yet. Reading goes on with it */
+    void *state;         /* the implementation's; NULL for TCP */
 };
 
 /* A TCP (or Unix) stream over a connected non-blocking socket, which it owns from here on. */
@@ -69,8 +72,8 @@ stream_read(struct stream *stream, void *into, size_t size)
     return stream_readv(stream, &piece, 1);
 }
 
-/* Are there bytes to read of which epoll knows nothing, because they were taken from the socket
- * already? */
+/* Is there something to read of which epoll knows nothing, because it was taken from the socket
+ * already: bytes, the end, or an error? */
 static inline bool
 stream_has_buffered(const struct stream *stream)
 {
@@ -89,6 +92,10 @@ stream_wants_read(const struct stream *stream)
 {
     return stream->write_wants_read;
 }
+
+/* Why the last call said STREAM_ERROR, for the log: a text that is good until the next call of any
+ * stream's function in this thread. */
+const char *stream_error_text(const struct stream *stream);
 
 /* Tells the peer that no more bytes come; reading goes on. 0, STREAM_AGAIN or STREAM_ERROR. */
 MUST_CHECK static inline int

@@ -1,5 +1,6 @@
 /* A stream straight over a socket. */
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -59,6 +60,13 @@ static const struct stream_ops tcp_ops = {
     .shutdown_write = tcp_shutdown_write,
     .close = tcp_close,
 };
+
+const char *
+stream_error_text(const struct stream *stream)
+{
+    return stream->ops->error_text != NULL ? stream->ops->error_text(stream)
+                                           : strerror(stream->error);
+}
 
 void
 stream_init_tcp(struct stream *stream, int fd)
