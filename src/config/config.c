@@ -251,19 +251,44 @@ read_address(struct reader *reader, const struct setting *setting, struct config
             is_text ? problem : "");
 }
 
-MUST_CHECK static bool
-read_addresses(struct reader *reader, const struct setting *setting)
+/* One text, or something wrong: the current event. */
+static void
+read_text_element(struct reader *reader, const struct setting *setting, struct config_texts *list)
 {
-    struct config_addresses *list = setting_addresses(setting, reader->settings);
+    char found[CONFIG_QUOTE_MAX];
+    bool is_text =
+        reader->event.type == YAML_SCALAR_EVENT && setting_store_text(scalar_of(reader), list);
+
+    /* An alias has been noted as what it is. */
+    if (!is_text && reader->event.type != YAML_ALIAS_EVENT)
+        FAIL_AT(reader, reader->event.start_mark,
+                "%s: expected a text of 1 to %d bytes without control characters; found %s",
+                setting->path, CONFIG_PATH_MAX - 1, describe_found(reader, found));
+}
+
+static void
+read_element(struct reader *reader, const struct setting *setting)
+{
+    if (setting->type == SETTING_ADDRESSES)
+        read_address(reader, setting, setting_addresses(setting, reader->settings));
+    else
+        read_text_element(reader, setting, setting_texts(setting, reader->settings));
+}
+
+/* A list, or the one element of it. */
+MUST_CHECK static bool
+read_list(struct reader *reader, const struct setting *setting)
+{
+    bool has_addresses = setting->type == SETTING_ADDRESSES;
     size_t elements = 0;
 
-    *list = (struct config_addresses){.count = 0};
+    memset((char *)reader->settings + setting->offset, 0, setting->size);
     if (reader->event.type == YAML_MAPPING_START_EVENT) {
         fail_value(reader, setting);
         return skip_value(reader);
     }
     if (reader->event.type != YAML_SEQUENCE_START_EVENT) {
-        read_address(reader, setting, list);
+        read_element(reader, setting);
         return true;
     }
     for (;;) {
@@ -273,15 +298,15 @@ read_addresses(struct reader *reader, const struct setting *setting)
             return false;
         if (reader->event.type == YAML_SEQUENCE_END_EVENT) {
             if (elements < setting->minimum)
-                FAIL_AT(reader, mark, "%s: expected at least one address; found an empty list",
-                        setting->path);
+                FAIL_AT(reader, mark, "%s: expected at least one %s; found an empty list",
+                        setting->path, has_addresses ? "address" : "text");
             return true;
         }
         if (++elements <= setting->maximum)
-            read_address(reader, setting, list);
+            read_element(reader, setting);
         else if (elements == setting->maximum + 1)
-            FAIL_AT(reader, reader->event.start_mark, "%s: expected at most %d addresses",
-                    setting->path, (int)setting->maximum);
+            FAIL_AT(reader, reader->event.start_mark, "%s: expected at most %d %s", setting->path,
+                    (int)setting->maximum, has_addresses ? "addresses" : "texts");
         if (!skip_value(reader))
             return false;
     }
@@ -291,8 +316,8 @@ read_addresses(struct reader *reader, const struct setting *setting)
 MUST_CHECK static bool
 read_setting(struct reader *reader, const struct setting *setting)
 {
-    if (setting->type == SETTING_ADDRESSES)
-        return read_addresses(reader, setting);
+    if (setting->type == SETTING_ADDRESSES || setting->type == SETTING_TEXTS)
+        return read_list(reader, setting);
     if (reader->event.type != YAML_SCALAR_EVENT
         || !setting_store(setting, scalar_of(reader), reader->settings))
         fail_value(reader, setting);

@@ -20,10 +20,12 @@
 
 #include "base/compiler.h"
 #include "base/log.h"
+#include "net/tls.h"
 
 enum {
-    CONFIG_PATH_MAX = 4096,        /* a path with its 0, as PATH_MAX of Linux */
-    CONFIG_LISTEN_MAX = 16,        /* listening addresses */
+    CONFIG_PATH_MAX = 4096,                  /* a path with its 0, as PATH_MAX of Linux */
+    CONFIG_LISTEN_MAX = 16,                  /* listening addresses */
+    CONFIG_TEXTS_MAX = TLS_CERTIFICATES_MAX, /* elements of a list of texts */
     CONFIG_HOST_MAX = 256,         /* a host name (253, RFC 1035) or an address, with its 0 */
     CONFIG_NAME_MAX = 256,         /* a name of the system's, with its 0 */
     CONFIG_ADDRESS_TEXT_MAX = 272, /* "[host]:65535" with its 0 */
@@ -43,6 +45,11 @@ struct config_address {
 
 struct config_addresses {
     struct config_address items[CONFIG_LISTEN_MAX];
+    size_t count;
+};
+
+struct config_texts {
+    char items[CONFIG_TEXTS_MAX][CONFIG_PATH_MAX];
     size_t count;
 };
 
@@ -68,6 +75,16 @@ struct settings {
         uint32_t consumer_timeout_ms; /* 0: none */
         uint32_t handshake_timeout_ms;
     } limits;
+    struct {
+        struct config_addresses listen;
+        struct config_texts certificate;
+        struct config_texts key; /* pairwise; empty: each is in its certificate's file */
+        char ca_file[CONFIG_PATH_MAX], crl_file[CONFIG_PATH_MAX];     /* "": none */
+        char ciphers[CONFIG_PATH_MAX], ciphersuites[CONFIG_PATH_MAX]; /* "": the default */
+        enum tls_verify verify;
+        enum tls_version minimum_version;
+        enum tls_peer_name peer_name;
+    } tls;
 };
 
 /* What is wrong at one place of the file. */

@@ -19,15 +19,19 @@ enum {
 
 /* How a value is written, and what its field is. */
 enum setting_type {
-    SETTING_INTEGER,    /* decimal digits, not in quotes: uint16_t, uint32_t, uint64_t */
-    SETTING_SIZE,       /* "4096", "128KiB", "16MB": the same, bytes */
-    SETTING_DURATION,   /* "500ms", "10s", "5m", "1h", "0": the same, milliseconds */
-    SETTING_SECONDS,    /* a duration without a fraction of a second: the same, seconds */
-    SETTING_BOOL,       /* true or false, not in quotes: bool */
-    SETTING_TEXT,       /* a string: char[] with its 0 */
-    SETTING_LOG_LEVEL,  /* a name: enum log_level */
-    SETTING_LOG_FORMAT, /* a name: enum log_format */
-    SETTING_ADDRESSES,  /* a list of ADDRESS:PORT, or one: struct config_addresses */
+    SETTING_INTEGER,       /* decimal digits, not in quotes: uint16_t, uint32_t, uint64_t */
+    SETTING_SIZE,          /* "4096", "128KiB", "16MB": the same, bytes */
+    SETTING_DURATION,      /* "500ms", "10s", "5m", "1h", "0": the same, milliseconds */
+    SETTING_SECONDS,       /* a duration without a fraction of a second: the same, seconds */
+    SETTING_BOOL,          /* true or false, not in quotes: bool */
+    SETTING_TEXT,          /* a string: char[] with its 0 */
+    SETTING_LOG_LEVEL,     /* a name: enum log_level */
+    SETTING_LOG_FORMAT,    /* a name: enum log_format */
+    SETTING_TLS_VERIFY,    /* a name: enum tls_verify */
+    SETTING_TLS_VERSION,   /* a name: enum tls_version */
+    SETTING_TLS_PEER_NAME, /* a name: enum tls_peer_name */
+    SETTING_ADDRESSES,     /* a list of ADDRESS:PORT, or one: struct config_addresses */
+    SETTING_TEXTS,         /* a list of strings, or one: struct config_texts */
 };
 
 /* When a change takes effect, as a bool: while the program runs? */
@@ -85,14 +89,21 @@ struct config_scalar {
 /* Nothing: an empty value, "~" or "null". */
 bool config_scalar_is_null(struct config_scalar scalar);
 
-/* Reads a value of this type and puts it in its field; not for SETTING_ADDRESSES. false, and the
- * settings as before, when it is none or out of range. */
+/* Reads a value of this type and puts it in its field; not for lists. false, and the settings as
+ * before, when it is none or out of range. */
 MUST_CHECK bool setting_store(const struct setting *setting, struct config_scalar scalar,
                               struct settings *settings);
 
 /* The field of a setting of type SETTING_ADDRESSES. */
 struct config_addresses *setting_addresses(const struct setting *setting,
                                            struct settings *settings);
+
+/* The field of a setting of type SETTING_TEXTS. */
+struct config_texts *setting_texts(const struct setting *setting, struct settings *settings);
+
+/* Reads one text and adds it to the list, which has room. false, and the list as before, when it is
+ * none. */
+MUST_CHECK bool setting_store_text(struct config_scalar scalar, struct config_texts *list);
 
 /* Reads one address and adds it to the list. NULL, or why it cannot be added; the list is as before
  * then. */

@@ -4,6 +4,7 @@
  * 0x10, 1_000, yes and on. */
 #include "config/config_internal.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,6 +41,23 @@ static const char *const log_level_names[] = {
     [LOG_LEVEL_DEBUG] = "debug",
 };
 
+static const char *const tls_verify_names[] = {
+    [TLS_VERIFY_NONE] = "none",
+    [TLS_VERIFY_REQUEST] = "request",
+    [TLS_VERIFY_REQUIRE] = "require",
+};
+
+static const char *const tls_version_names[] = {
+    [TLS_VERSION_1_2] = "1.2",
+    [TLS_VERSION_1_3] = "1.3",
+};
+
+static const char *const tls_peer_name_names[] = {
+    [TLS_PEER_NAME_CN] = "cn",           [TLS_PEER_NAME_DN] = "dn",
+    [TLS_PEER_NAME_SAN_DNS] = "san_dns", [TLS_PEER_NAME_SAN_EMAIL] = "san_email",
+    [TLS_PEER_NAME_SAN_URI] = "san_uri",
+};
+
 struct choices {
     const char *const *names;
     size_t count;
@@ -53,6 +71,12 @@ choices_of(enum setting_type type)
         return (struct choices){log_level_names, ARRAY_SIZE(log_level_names)};
     case SETTING_LOG_FORMAT:
         return (struct choices){log_format_names, ARRAY_SIZE(log_format_names)};
+    case SETTING_TLS_VERIFY:
+        return (struct choices){tls_verify_names, ARRAY_SIZE(tls_verify_names)};
+    case SETTING_TLS_VERSION:
+        return (struct choices){tls_version_names, ARRAY_SIZE(tls_version_names)};
+    case SETTING_TLS_PEER_NAME:
+        return (struct choices){tls_peer_name_names, ARRAY_SIZE(tls_peer_name_names)};
     default:
         return (struct choices){NULL, 0};
     }
@@ -153,9 +177,13 @@ parse_number(const struct setting *setting, struct config_scalar scalar, uint64_
         return scalar.is_plain && (*value != 0 || slice_is(text, "false"));
     case SETTING_LOG_LEVEL:
     case SETTING_LOG_FORMAT:
+    case SETTING_TLS_VERIFY:
+    case SETTING_TLS_VERSION:
+    case SETTING_TLS_PEER_NAME:
         return parse_choice(text, choices_of(setting->type), value);
     case SETTING_TEXT:
     case SETTING_ADDRESSES:
+    case SETTING_TEXTS:
         break;
     }
     return false;
@@ -252,6 +280,19 @@ store_text(const struct setting *setting, struct config_scalar scalar, char *fie
 }
 
 bool
+setting_store_text(struct config_scalar scalar, struct config_texts *list)
+{
+    struct slice text = scalar.text;
+
+    if (!is_text(scalar) || text.size == 0 || text.size >= sizeof(list->items[0])
+        || has_control(text))
+        return false;
+    assert(list->count < CONFIG_TEXTS_MAX);
+    memcpy(list->items[list->count++], text.data, text.size); /* all of it was zeroed */
+    return true;
+}
+
+bool
 setting_store(const struct setting *setting, struct config_scalar scalar, struct settings *settings)
 {
     char *field = (char *)settings + setting->offset;
@@ -326,6 +367,9 @@ setting_expected(const struct setting *setting, char out[CONFIG_EXPECTED_MAX])
         break;
     case SETTING_LOG_LEVEL:
     case SETTING_LOG_FORMAT:
+    case SETTING_TLS_VERIFY:
+    case SETTING_TLS_VERSION:
+    case SETTING_TLS_PEER_NAME:
         describe_choices(choices_of(setting->type), out);
         break;
     case SETTING_TEXT:
@@ -339,6 +383,12 @@ setting_expected(const struct setting *setting, char out[CONFIG_EXPECTED_MAX])
                  "ADDRESS:PORT (as 127.0.0.1:5672 or \"*:5672\"), or a list of %" PRIu64
                  " to %" PRIu64,
                  setting->minimum, setting->maximum);
+        break;
+    case SETTING_TEXTS:
+        snprintf(out, CONFIG_EXPECTED_MAX,
+                 "a text of 1 to %d bytes without control characters, or a list of %" PRIu64
+                 " to %" PRIu64,
+                 CONFIG_PATH_MAX - 1, setting->minimum, setting->maximum);
         break;
     }
     return out;
@@ -380,6 +430,19 @@ addresses_text(const struct config_addresses *list, char out[CONFIG_VALUE_TEXT_M
     return used;
 }
 
+/* The texts with commas between them, as far as they fit; the length that was needed. */
+static size_t
+texts_text(const struct config_texts *list, char out[CONFIG_VALUE_TEXT_MAX])
+{
+    size_t size = 0;
+
+    out[0] = '\0';
+    for (size_t i = 0; i < list->count && size < CONFIG_VALUE_TEXT_MAX; i++)
+        size += (size_t)snprintf(out + size, CONFIG_VALUE_TEXT_MAX - size, "%s%s",
+                                 i > 0 ? ", " : "", list->items[i]);
+    return size;
+}
+
 const char *
 setting_text(const struct setting *setting, const struct settings *settings,
              char out[CONFIG_VALUE_TEXT_MAX])
@@ -408,6 +471,9 @@ setting_text(const struct setting *setting, const struct settings *settings,
         break;
     case SETTING_LOG_LEVEL:
     case SETTING_LOG_FORMAT:
+    case SETTING_TLS_VERIFY:
+    case SETTING_TLS_VERSION:
+    case SETTING_TLS_PEER_NAME:
         size = (size_t)snprintf(out, CONFIG_VALUE_TEXT_MAX, "%s",
                                 choices_of(setting->type).names[value]);
         break;
@@ -416,6 +482,9 @@ setting_text(const struct setting *setting, const struct settings *settings,
         break;
     case SETTING_ADDRESSES:
         size = addresses_text((const struct config_addresses *)(const void *)field, out);
+        break;
+    case SETTING_TEXTS:
+        size = texts_text((const struct config_texts *)(const void *)field, out);
         break;
     }
     if (size >= CONFIG_VALUE_TEXT_MAX)

@@ -33,22 +33,38 @@ setting_addresses(const struct setting *setting, struct settings *settings)
     return (struct config_addresses *)(void *)((char *)settings + setting->offset);
 }
 
+struct config_texts *
+setting_texts(const struct setting *setting, struct settings *settings)
+{
+    assert(setting->type == SETTING_TEXTS);
+    return (struct config_texts *)(void *)((char *)settings + setting->offset);
+}
+
+/* The default, which for a list is one element or, as an empty text, none. */
+MUST_CHECK static bool
+store_default(const struct setting *setting, struct settings *settings)
+{
+    struct slice text = slice_from(setting->default_text);
+    struct config_scalar scalar = {text, .is_plain = setting->type != SETTING_TEXT};
+
+    switch (setting->type) {
+    case SETTING_ADDRESSES:
+        return text.size == 0
+               || setting_store_address(text, setting_addresses(setting, settings)) == NULL;
+    case SETTING_TEXTS:
+        return text.size == 0 || setting_store_text(scalar, setting_texts(setting, settings));
+    default:
+        return setting_store(setting, scalar, settings);
+    }
+}
+
 void
 settings_init(struct settings *settings)
 {
     *settings = (struct settings){.threads = 0};
     for (size_t i = 0; i < SETTING_COUNT; i++) {
-        const struct setting *setting = &setting_table[i];
-        struct slice text = slice_from(setting->default_text);
-        bool is_good;
+        bool is_good = store_default(&setting_table[i], settings);
 
-        if (setting->type == SETTING_ADDRESSES)
-            is_good = setting_store_address(text, setting_addresses(setting, settings)) == NULL;
-        else
-            /* As in the file, where a text that is empty stands in quotes. */
-            is_good = setting_store(
-                setting, (struct config_scalar){text, .is_plain = setting->type != SETTING_TEXT},
-                settings);
         assert(is_good);
         (void)is_good;
     }

@@ -315,6 +315,46 @@ START_TEST(an_address_longer_than_its_field_is_refused)
 }
 END_TEST
 
+START_TEST(texts_are_a_list_or_one_text)
+{
+    load("tls: {certificate: /a.pem}");
+    ck_assert_uint_eq(settings.tls.certificate.count, 1);
+    ck_assert_str_eq(settings.tls.certificate.items[0], "/a.pem");
+    load("tls:\n  certificate:\n    - /a.pem\n    - \"7\"\n");
+    ck_assert_uint_eq(settings.tls.certificate.count, 2);
+    ck_assert_str_eq(settings.tls.certificate.items[1], "7");
+    ck_assert(equal_but_for(&settings, &defaults, "tls.certificate"));
+    load("tls: {certificate: []}");
+    ck_assert(equal(&settings, &defaults));
+    refuse(
+        "tls:\n  key: [/a, 7, [a], \"\", \"a\\nb\",\n  ]\n",
+        "f:2:13: tls.key: expected a text of 1 to 4095 bytes without control characters; found 7\n"
+        "f:2:16: tls.key: expected a text of 1 to 4095 bytes without control characters; found a "
+        "list\n"
+        "f:2:21: tls.key: expected a text of 1 to 4095 bytes without control characters; found \"\""
+        " in quotes\n"
+        "f:2:25: tls.key: expected a text of 1 to 4095 bytes without control characters; found "
+        "\"a\\x0ab\" in quotes\n");
+    refuse("tls: {key: {a: b}}",
+           "f:1:12: tls.key: expected a text of 1 to 4095 bytes without control "
+           "characters, or a list of 0 to 16; found a mapping\n");
+    refuse("tls: {key: [a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q]}",
+           "f:1:45: tls.key: expected at most 16 texts\n");
+}
+END_TEST
+
+START_TEST(choices_of_tls_are_names)
+{
+    load("tls: {verify: require, minimum_version: 1.3, peer_name: san_email}");
+    ck_assert_int_eq(settings.tls.verify, TLS_VERIFY_REQUIRE);
+    ck_assert_int_eq(settings.tls.minimum_version, TLS_VERSION_1_3);
+    ck_assert_int_eq(settings.tls.peer_name, TLS_PEER_NAME_SAN_EMAIL);
+    settings_init(&settings);
+    refuse("tls: {minimum_version: 1.1}",
+           "f:1:24: tls.minimum_version: expected one of 1.2, 1.3; found 1.1\n");
+}
+END_TEST
+
 START_TEST(listen_is_a_list_or_one_address)
 {
     load("listen: 10.0.0.1:1");
@@ -380,6 +420,8 @@ main(void)
     tcase_add_checked_fixture(listen, set_up, NULL);
     tcase_add_loop_test(listen, an_address_has_a_host_and_a_port, 0, (int)ARRAY_SIZE(addresses));
     tcase_add_test(listen, an_address_longer_than_its_field_is_refused);
+    tcase_add_test(listen, texts_are_a_list_or_one_text);
+    tcase_add_test(listen, choices_of_tls_are_names);
     tcase_add_test(listen, listen_is_a_list_or_one_address);
     tcase_add_test(listen, every_wrong_address_is_told_at_its_place);
     tcase_add_test(listen, at_most_sixteen_addresses_are_taken);
