@@ -16,6 +16,7 @@
 #include "server/reload.h"
 #include "server/sandbox.h"
 #include "server/storage.h"
+#include "server/tls_settings.h"
 
 /* Threads by default: one for each CPU, but not more than a broker has use for. */
 enum { THREADS_DEFAULT_MAX = 8 };
@@ -207,6 +208,14 @@ authenticate(void *context, struct slice user, struct slice password, bool is_lo
     return true;
 }
 
+/* The same of somebody who has shown a certificate. */
+static bool
+authenticate_external(void *context, struct slice user, bool is_loopback, const char **reason)
+{
+    return authenticate(context, user, slice_is(user, "guest") ? SLICE("guest") : SLICE(""),
+                        is_loopback, reason);
+}
+
 static uint32_t
 thread_count(const struct settings *settings)
 {
@@ -223,24 +232,38 @@ announce(const struct settings *settings)
     char text[ADDRESS_TEXT_MAX];
     printf("whippetd " PACKAGE_VERSION ": AMQP on");
     for (uint32_t i = 0; i < server.listener_count; i++)
-        printf("%s %s", i > 0 ? "," : "", address_text(&server.listeners[i].address, text));
+        printf("%s %s%s", i > 0 ? "," : "", address_text(&server.listeners[i].address, text),
+               server_listener_is_tls(&server.listeners[i]) ? " (TLS)" : "");
     printf("; %u thread%s; data in %s; stop with Ctrl-C or SIGTERM\n", server.worker_count,
            server.worker_count == 1 ? "" : "s", settings->data_dir);
     fflush(stdout);
 }
 
 static int
-listen_all(const struct settings *settings)
+listen_on(const struct config_addresses *addresses, bool is_tls)
 {
-    for (size_t i = 0; i < settings->listen.count; i++) {
+    for (size_t i = 0; i < addresses->count; i++) {
         char text[CONFIG_ADDRESS_TEXT_MAX], error[ADDRESS_ERROR_MAX];
-        config_address_text(&settings->listen.items[i], text);
-        if (server_listen(&server, text, error) != 0) {
+        config_address_text(&addresses->items[i], text);
+        if (server_listen(&server, text, is_tls, error) != 0) {
             fprintf(stderr, "whippetd: %s\n", error);
             return -1;
         }
     }
     return 0;
+}
+
+static int
+listen_all(const struct settings *settings)
+{
+    char error[TLS_ERROR_MAX];
+    if (tls_settings_apply(settings, &server, error) != 0) {
+        fprintf(stderr, "whippetd: tls: %s\n", error);
+        return -1;
+    }
+    return listen_on(&settings->listen, false) == 0 && listen_on(&settings->tls.listen, true) == 0
+               ? 0
+               : -1;
 }
 
 /* What root is needed for, and then no more of it. */
@@ -310,6 +333,19 @@ maintain(const struct settings *settings, const struct options *options)
     return status == 0 ? 0 : 1;
 }
 
+/* The settings are good; are the files that they name? */
+static int
+check_config(const struct settings *settings)
+{
+    char error[TLS_ERROR_MAX];
+    if (tls_settings_check(settings, error) != 0) {
+        fprintf(stderr, "whippetd: tls: %s\n", error);
+        return 1;
+    }
+    puts("the configuration is good");
+    return 0;
+}
+
 int
 main(int argc, char **argv)
 {
@@ -325,10 +361,8 @@ main(int argc, char **argv)
         config_errors_print(&errors, stderr);
         return 1;
     }
-    if (options.check_config) {
-        puts("the configuration is good");
-        return 0;
-    }
+    if (options.check_config)
+        return check_config(settings);
     umask(077);
     if (options.repair || options.inspect_log != NULL)
         return maintain(settings, &options);
@@ -348,6 +382,7 @@ main(int argc, char **argv)
     }
     server.on_reload = reload_now;
     server.reload_context = &reload;
+    server_set_external(&server, authenticate_external, NULL);
     status = serve(settings);
     server_fini(&server);
     return status;

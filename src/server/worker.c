@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,7 +15,7 @@
 /* --- Handing connections over ----------------------------------------------------------------- */
 
 static void
-hand_over(struct worker *worker, int fd, const struct address *peer)
+hand_over(struct worker *worker, int fd, const struct address *peer, struct tls_context *tls)
 {
     struct handover *handover = malloc(sizeof(*handover));
     if (handover == NULL) {
@@ -23,6 +24,7 @@ hand_over(struct worker *worker, int fd, const struct address *peer)
     }
     handover->fd = fd;
     handover->peer = *peer;
+    handover->tls = tls != NULL ? tls_context_ref(tls) : NULL;
     handover->next = atomic_load_explicit(&worker->handovers, memory_order_relaxed);
     while (!atomic_compare_exchange_weak_explicit(&worker->handovers, &handover->next, handover,
                                                   memory_order_release, memory_order_relaxed))
@@ -42,16 +44,24 @@ take_handovers(struct worker *worker)
         if (worker->is_stopping)
             close(handover->fd);
         else
-            session_accept(&worker->host, handover->fd, &handover->peer);
+            session_accept(&worker->host, handover->fd, &handover->peer, handover->tls);
+        tls_context_unref(handover->tls);
         free(handover);
         handover = next;
     }
 }
 
+/* Those that came when their worker had stopped already. */
 static void
-on_accept(struct listener *listener, int fd, const struct address *peer)
+drop_handovers(struct worker *worker)
 {
-    struct server *server = listener->context;
+    worker->is_stopping = true;
+    take_handovers(worker);
+}
+
+static void
+accept_with(struct server *server, int fd, const struct address *peer, struct tls_context *tls)
+{
     struct worker *fewest = &server->workers[0];
     for (uint32_t i = 1; i < server->worker_count; i++) {
         struct worker *worker = &server->workers[i];
@@ -60,9 +70,22 @@ on_accept(struct listener *listener, int fd, const struct address *peer)
             fewest = worker;
     }
     if (fewest == &server->workers[0])
-        session_accept(&fewest->host, fd, peer);
+        session_accept(&fewest->host, fd, peer, tls);
     else
-        hand_over(fewest, fd, peer);
+        hand_over(fewest, fd, peer, tls);
+}
+
+static void
+on_accept(struct listener *listener, int fd, const struct address *peer)
+{
+    accept_with(listener->context, fd, peer, NULL);
+}
+
+static void
+on_accept_tls(struct listener *listener, int fd, const struct address *peer)
+{
+    struct server *server = listener->context;
+    accept_with(server, fd, peer, server->tls);
 }
 
 /* --- Pressure --------------------------------------------------------------------------------- */
@@ -310,14 +333,48 @@ server_init(struct server *server, uint32_t threads, uint64_t memory_max,
 }
 
 int
-server_listen(struct server *server, const char *address, char error[ADDRESS_ERROR_MAX])
+server_listen(struct server *server, const char *address, bool is_tls,
+              char error[ADDRESS_ERROR_MAX])
 {
+    if (server->listener_count == WORKER_LISTENERS_MAX) {
+        snprintf(error, ADDRESS_ERROR_MAX, "cannot listen on %s: more than %d addresses", address,
+                 (int)WORKER_LISTENERS_MAX);
+        return -1;
+    }
     struct listener *listener = &server->listeners[server->listener_count];
-    if (listener_open(listener, address, on_accept, error) != 0)
+    if (listener_open(listener, address, is_tls ? on_accept_tls : on_accept, error) != 0)
         return -1;
     listener->context = server;
     server->listener_count++;
     return 0;
+}
+
+bool
+server_listener_is_tls(const struct listener *listener)
+{
+    return listener->on_accept == on_accept_tls;
+}
+
+int
+server_tls_reload(struct server *server, const struct tls_options *options,
+                  char error[TLS_ERROR_MAX])
+{
+    struct tls_context *context;
+    if (tls_context_new(&context, options, error) != 0)
+        return -1;
+    tls_context_unref(server->tls);
+    server->tls = context;
+    return 0;
+}
+
+void
+server_set_external(struct server *server, session_authenticate_external *authenticate,
+                    void *context)
+{
+    for (uint32_t i = 0; i < server->worker_count; i++) {
+        server->workers[i].host.authenticate_external = authenticate;
+        server->workers[i].host.authenticate_external_context = context;
+    }
 }
 
 int
@@ -384,6 +441,9 @@ server_fini(struct server *server)
         broker_free(server->broker);
     for (uint32_t i = 0; i < server->worker_count; i++)
         loop_fini(&server->workers[i].loop);
+    for (uint32_t i = 0; i < server->worker_count; i++)
+        drop_handovers(&server->workers[i]);
+    tls_context_unref(server->tls);
     free(server->workers);
     pthread_mutex_destroy(&server->limits_lock);
 }

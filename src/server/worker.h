@@ -13,7 +13,7 @@
 #include "session/session.h"
 
 enum {
-    WORKER_LISTENERS_MAX = 16,
+    WORKER_LISTENERS_MAX = 32, /* plain ones and those with TLS */
     /* How long clients have to close their connections when the broker stops. */
     STOP_TIMEOUT_MS = 5000,
 };
@@ -23,6 +23,7 @@ struct handover {
     struct handover *next;
     int fd;
     struct address peer;
+    struct tls_context *tls; /* a reference; NULL: plain */
 };
 
 struct server;
@@ -46,6 +47,7 @@ struct server {
     uint32_t worker_count;
     struct listener listeners[WORKER_LISTENERS_MAX];
     uint32_t listener_count;
+    struct tls_context *tls; /* of new connections; the first worker's. NULL: none is loaded */
     struct pressure pressure;
     struct timer pressure_timer; /* the first worker's */
     pthread_mutex_t limits_lock;
@@ -63,9 +65,23 @@ MUST_CHECK int server_init(struct server *server, uint32_t threads, uint64_t mem
                            const struct session_limits *limits, session_authenticate *authenticate,
                            void *authenticate_context);
 
-/* Opens a listening address; -1 with a text for people. Nothing is accepted until server_run. */
-MUST_CHECK int server_listen(struct server *server, const char *address,
+/* Opens a listening address; -1 with a text for people. Nothing is accepted until server_run, and
+ * by then server_tls_reload must have succeeded if any listener is for TLS. */
+MUST_CHECK int server_listen(struct server *server, const char *address, bool is_tls,
                              char error[ADDRESS_ERROR_MAX]);
+
+/* Is this one of the listeners that are for TLS? */
+bool server_listener_is_tls(const struct listener *listener);
+
+/* Reads certificates and keys anew, for the connections to come; those that exist go on with what
+ * they began with. Before server_run, or on the first worker's thread. -1 with one line for the
+ * operator: the old ones stay in use. */
+MUST_CHECK int server_tls_reload(struct server *server, const struct tls_options *options,
+                                 char error[TLS_ERROR_MAX]);
+
+/* Who may log in with a certificate. Before server_run. */
+void server_set_external(struct server *server, session_authenticate_external *authenticate,
+                         void *context);
 
 /* Starts the other workers and is the first one itself, until server_stop. Signals are the first
  * worker's: the caller has blocked them, and they are let in once the others run. -errno when a

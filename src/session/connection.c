@@ -378,7 +378,8 @@ watch(struct connection *connection)
     uint32_t events = 0;
     if (takes_input(connection) || connection->state == CONNECTION_ENDING)
         events |= EPOLLIN;
-    if (output_pending(&connection->output) > 0 || stream_wants_write(&connection->stream))
+    if ((output_pending(&connection->output) > 0 && !stream_wants_read(&connection->stream))
+        || stream_wants_write(&connection->stream))
         events |= EPOLLOUT;
     if (connection->state != CONNECTION_ENDED
         && loop_modify(connection->host->loop, &connection->io, events) != 0)
@@ -390,12 +391,17 @@ read_input(struct connection *connection)
 {
     struct session_host *host = connection->host;
     size_t kept = fetch_input(connection);
+    bool was_handshaking = connection->stream.is_handshaking;
     ssize_t count = stream_read(&connection->stream, host->read_buffer + kept, SESSION_READ_MAX);
+    host->handshakes += was_handshaking;
+    if (was_handshaking || stream_wants_read(&connection->stream)
+        || stream_wants_write(&connection->stream) || stream_has_buffered(&connection->stream))
+        connection_dirty(connection); /* to be watched for other events, or read again */
     if (count == STREAM_AGAIN)
         return;
     if (count <= 0) {
         connection_break(connection, count == 0 ? "closed by the client without a close method"
-                                                : strerror(connection->stream.error));
+                                                : stream_error_text(&connection->stream));
         return;
     }
     connection->silent_ticks = 0;
@@ -433,8 +439,10 @@ on_events(struct io *io, uint32_t events)
         return;
     if ((events & EPOLLOUT) != 0)
         connection_dirty(connection);
-    if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0)
+    if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0 && !stream_wants_write(&connection->stream))
         return;
+    if (connection->stream.is_handshaking && connection->host->handshakes >= SESSION_HANDSHAKES_MAX)
+        return; /* the event comes again in the next turn */
     if (connection->state == CONNECTION_ENDING)
         drain_input(connection);
     else if (!connection->is_waiting)
@@ -490,7 +498,8 @@ on_timer(struct timer *timer, int64_t now_ms)
     case CONNECTION_ENDED:
         break;
     default:
-        log_warn("handshake timed out", LOG_STR("peer", connection->peer));
+        log_warn("handshake timed out", LOG_STR("peer", connection->peer),
+                 LOG_STR("protocol", connection->stream.is_handshaking ? "tls" : "amqp"));
         connection->is_broken = true;
         connection_dirty(connection);
         break;
@@ -517,15 +526,19 @@ connection_free(struct connection *connection)
 }
 
 void
-session_accept(struct session_host *host, int fd, const struct address *peer)
+session_accept(struct session_host *host, int fd, const struct address *peer,
+               struct tls_context *tls)
 {
     struct connection *connection = calloc(1, sizeof(*connection));
     char text[ADDRESS_TEXT_MAX];
     struct stream stream;
     stream_init_tcp(&stream, fd);
-    if (connection == NULL || (connection->peer = strdup(address_text(peer, text))) == NULL) {
+    if (connection == NULL || (connection->peer = strdup(address_text(peer, text))) == NULL
+        || (tls != NULL && stream_init_tls(&stream, fd, tls) != 0)) {
         log_error("out of memory: connection refused", LOG_STR("peer", address_text(peer, text)));
         stream_close(&stream);
+        if (connection != NULL)
+            free(connection->peer);
         free(connection);
         return;
     }
@@ -755,8 +768,13 @@ report_credit(struct connection *connection)
 static void
 flush_connection(struct connection *connection)
 {
-    if (!connection->is_waiting && connection->has_input_left && takes_input(connection))
+    if (!connection->is_waiting && connection->has_input_left && takes_input(connection)) {
         connection_resume(connection);
+        if (stream_has_buffered(&connection->stream))
+            connection_dirty(connection);
+    } else if (stream_has_buffered(&connection->stream) && takes_input(connection)) {
+        read_input(connection); /* epoll knows nothing of it */
+    }
     struct list *node;
     while ((node = list_pop_front(&connection->confirming)) != NULL)
         channel_flush_confirms(LIST_ENTRY(node, struct channel, confirm_link));
@@ -765,11 +783,15 @@ flush_connection(struct connection *connection)
     if (!connection->is_broken && output_pending(&connection->output) > 0) {
         connection->has_sent = true;
         if (output_flush(&connection->output, &connection->stream) == OUTPUT_ERROR)
-            connection_break(connection, strerror(connection->stream.error));
+            connection_break(connection, stream_error_text(&connection->stream));
     }
-    if (connection->state == CONNECTION_ENDING && output_pending(&connection->output) == 0
-        && stream_shutdown_write(&connection->stream) == STREAM_ERROR)
-        connection->is_broken = true;
+    if (connection->state == CONNECTION_ENDING && output_pending(&connection->output) == 0) {
+        int status = stream_shutdown_write(&connection->stream);
+        if (status == STREAM_ERROR)
+            connection->is_broken = true;
+        else if (status == 0 && stream_has_buffered(&connection->stream))
+            drain_input(connection);
+    }
     if (connection->is_broken) {
         finish(connection);
         return;
@@ -784,6 +806,7 @@ session_host_flush(struct session_host *host)
     struct list round;
     list_init(&round);
     list_splice(&round, &host->dirty);
+    host->handshakes = 0;
     struct list *node;
     while ((node = list_pop_front(&round)) != NULL)
         flush_connection(LIST_ENTRY(node, struct connection, dirty_link));

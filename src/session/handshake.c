@@ -19,6 +19,14 @@ put(struct amqp_table_builder *builder, const char *name, const char *value)
     amqp_table_builder_put_string(builder, slice_from(name), slice_from(value));
 }
 
+/* EXTERNAL is for those who have shown who they are before the first frame. */
+static struct slice
+mechanisms(const struct connection *connection)
+{
+    return stream_has_peer_certificate(&connection->stream) ? SLICE("PLAIN AMQPLAIN EXTERNAL")
+                                                            : SLICE("PLAIN AMQPLAIN");
+}
+
 static void
 send_start(struct connection *connection, uint8_t minor)
 {
@@ -47,7 +55,7 @@ send_start(struct connection *connection, uint8_t minor)
                         {.version_major = 0,
                          .version_minor = minor,
                          .server_properties = properties,
-                         .mechanisms = SLICE("PLAIN AMQPLAIN"),
+                         .mechanisms = mechanisms(connection),
                          .locales = SLICE("en_US")});
     amqp_table_builder_free(&builder);
     connection->state = CONNECTION_AWAITS_START_OK;
@@ -155,6 +163,49 @@ refuse(struct connection *connection, struct slice mechanism, struct slice user,
     wheel_set(&shard->wheel, &connection->timer, shard->now_ms + SESSION_LOGIN_PENALTY_MS);
 }
 
+/* Login done: the user has a name. */
+static void
+welcome(struct connection *connection, struct slice user)
+{
+    struct session_host *host = connection->host;
+    connection->user = strndup(user.data, user.size);
+    if (connection->user == NULL) {
+        connection_break(connection, "out of memory");
+        return;
+    }
+    CONNECTION_SEND(connection, 0, connection_tune, 64,
+                    {.channel_max = host->limits.channel_max,
+                     .frame_max = host->limits.frame_max,
+                     .heartbeat = host->limits.heartbeat_s});
+    connection->state = CONNECTION_AWAITS_TUNE_OK;
+}
+
+/* EXTERNAL (RFC 4422, appendix A): the certificate says who it is. The response is who the client
+ * wants to be: nobody in particular, or that one. Some clients send their user's name, others
+ * nothing; librabbitmq sends the configured user, whoever that is, and is refused unless it fits.
+ */
+static void
+login_external(struct connection *connection, struct slice response)
+{
+    struct session_host *host = connection->host;
+    struct slice mechanism = SLICE("EXTERNAL");
+    const char *reason = "no user may log in with a certificate";
+    char name[TLS_NAME_MAX];
+    if (stream_peer_name(&connection->stream, name, &reason) != 0) {
+        refuse(connection, mechanism, SLICE(""), reason);
+        return;
+    }
+    struct slice user = slice_from(name);
+    if (response.size > 0 && !slice_equal(response, user))
+        refuse(connection, mechanism, user, "the client asks to be another user");
+    else if (host->authenticate_external == NULL
+             || !host->authenticate_external(host->authenticate_external_context, user,
+                                             connection->is_loopback, &reason))
+        refuse(connection, mechanism, user, reason);
+    else
+        welcome(connection, user);
+}
+
 static int
 start_ok(struct connection *connection, const struct amqp_connection_start_ok *method,
          struct amqp_error *error)
@@ -163,6 +214,11 @@ start_ok(struct connection *connection, const struct amqp_connection_start_ok *m
     struct slice user = {"", 0}, password = {"", 0};
     const char *reason = "invalid credentials";
     read_capabilities(connection, method->client_properties);
+    if (slice_is(method->mechanism, "EXTERNAL")
+        && stream_has_peer_certificate(&connection->stream)) {
+        login_external(connection, method->response);
+        return 0;
+    }
     bool is_plain = slice_is(method->mechanism, "PLAIN");
     if (!is_plain && !slice_is(method->mechanism, "AMQPLAIN"))
         return channel_error(error, AMQP_REPLY_COMMAND_INVALID,
@@ -178,16 +234,7 @@ start_ok(struct connection *connection, const struct amqp_connection_start_ok *m
         refuse(connection, method->mechanism, user, reason);
         return 0;
     }
-    connection->user = strndup(user.data, user.size);
-    if (connection->user == NULL) {
-        connection_break(connection, "out of memory");
-        return 0;
-    }
-    CONNECTION_SEND(connection, 0, connection_tune, 64,
-                    {.channel_max = host->limits.channel_max,
-                     .frame_max = host->limits.frame_max,
-                     .heartbeat = host->limits.heartbeat_s});
-    connection->state = CONNECTION_AWAITS_TUNE_OK;
+    welcome(connection, user);
     return 0;
 }
 
@@ -243,7 +290,8 @@ open_vhost(struct connection *connection, const struct amqp_connection_open *met
                   shard->now_ms + connection->heartbeat_s * 500LL);
     CONNECTION_SEND(connection, 0, connection_open_ok, 64, {.known_hosts = {"", 0}});
     log_info("connection opened", LOG_STR("peer", connection->peer),
-             LOG_STR("user", connection->user), LOG_SLICE("vhost", method->virtual_host));
+             LOG_STR("user", connection->user), LOG_SLICE("vhost", method->virtual_host),
+             LOG_STR("tls", stream_tls_version(&connection->stream)));
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "net/address.h"
 #include "net/block_pool.h"
 #include "net/loop.h"
+#include "net/tls.h"
 #include "session/route_cache.h"
 
 enum {
@@ -22,6 +23,9 @@ enum {
     SESSION_CLOSE_TIMEOUT_MS = 30 * 1000,
     /* A pause before a refused login is answered, against guessing. */
     SESSION_LOGIN_PENALTY_MS = 3 * 1000,
+    /* Steps of TLS handshakes in one turn. Signing takes up to a millisecond (RSA), for which
+     * everybody else waits; a flood of handshakes waits for the others instead. */
+    SESSION_HANDSHAKES_MAX = 4,
 };
 
 struct session_limits {
@@ -45,6 +49,10 @@ enum session_pressure {
 typedef bool session_authenticate(void *context, struct slice user, struct slice password,
                                   bool is_loopback, const char **reason);
 
+/* Whether the user that a verified certificate names may come in (SASL EXTERNAL): the same. */
+typedef bool session_authenticate_external(void *context, struct slice user, bool is_loopback,
+                                           const char **reason);
+
 struct durable_wait;
 
 struct session_host {
@@ -56,6 +64,9 @@ struct session_host {
     struct session_limits limits;
     session_authenticate *authenticate;
     void *authenticate_context;
+    session_authenticate_external *authenticate_external; /* NULL: nobody; set after init */
+    void *authenticate_external_context;
+    uint32_t handshakes; /* steps of TLS handshakes in this turn */
     struct list connections;
     uint32_t pressure; /* enum session_pressure: connections that publish are not read */
     /* What keeps things on disk; NULL: nothing is kept, and nothing waited for. */
@@ -89,8 +100,10 @@ void session_host_end(struct session_host *host);
 /* Closes what is still open and frees everything. */
 void session_host_fini(struct session_host *host);
 
-/* A new connection: the host owns the descriptor from here on, whatever happens. */
-void session_accept(struct session_host *host, int fd, const struct address *peer);
+/* A new connection: the host owns the descriptor from here on, whatever happens. tls: what it is to
+ * be encrypted with (the connection takes a reference); NULL: it is plain. */
+void session_accept(struct session_host *host, int fd, const struct address *peer,
+                    struct tls_context *tls);
 
 /* End of the turn: confirms and output go out, connections that ended are freed. Returns whether
  * there is more to do at once. */

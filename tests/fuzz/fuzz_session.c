@@ -103,7 +103,7 @@ begin(struct world *world)
     FUZZ_REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
     world->client = ends[1];
     const struct address peer = {.storage.ss_family = AF_UNIX, .size = sizeof(sa_family_t)};
-    session_accept(&world->host, ends[0], &peer);
+    session_accept(&world->host, ends[0], &peer, NULL);
 }
 
 static void
