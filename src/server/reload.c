@@ -2,6 +2,7 @@
 #include "server/reload.h"
 
 #include "base/log.h"
+#include "server/tls_settings.h"
 #include "store/log.h"
 
 /* --- The parts of the broker that are given new settings ---------------------------------------
@@ -50,6 +51,14 @@ apply_watermarks(struct server *server, const struct settings *settings,
     return 0;
 }
 
+_Static_assert((int)RELOAD_ERROR_MAX >= (int)TLS_ERROR_MAX, "the text of TLS fits");
+
+static int
+apply_tls(struct server *server, const struct settings *settings, char error[RELOAD_ERROR_MAX])
+{
+    return tls_settings_apply(settings, server, error);
+}
+
 /* Each is called at every reload, changed or not, since files that a setting only names may have
  * changed. 0, or -1 with one line why the old is kept. The log comes last: what is done before is
  * told as loudly as before. */
@@ -60,6 +69,7 @@ static const struct {
 } parts[] = {
     {"limits", apply_limits},
     {"watermarks", apply_watermarks},
+    {"tls", apply_tls},
     {"log", apply_log},
 };
 
