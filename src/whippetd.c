@@ -16,6 +16,7 @@
 #include "server/reload.h"
 #include "server/sandbox.h"
 #include "server/storage.h"
+#include "server/supervisor.h"
 #include "server/tls_settings.h"
 
 /* Threads by default: one for each CPU, but not more than a broker has use for. */
@@ -239,6 +240,22 @@ announce(const struct settings *settings)
     fflush(stdout);
 }
 
+/* The sockets that a supervisor has opened take the place of those of the configuration. */
+static int
+adopt_all(void)
+{
+    for (unsigned i = 0; i < supervisor_sockets(); i++) {
+        char error[ADDRESS_ERROR_MAX];
+        if (server_adopt(&server, SUPERVISOR_FIRST_SOCKET + (int)i, supervisor_socket_is_tls(i),
+                         error)
+            != 0) {
+            fprintf(stderr, "whippetd: %s\n", error);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int
 listen_on(const struct config_addresses *addresses, bool is_tls)
 {
@@ -261,6 +278,8 @@ listen_all(const struct settings *settings)
         fprintf(stderr, "whippetd: tls: %s\n", error);
         return -1;
     }
+    if (supervisor_sockets() > 0)
+        return adopt_all();
     return listen_on(&settings->listen, false) == 0 && listen_on(&settings->tls.listen, true) == 0
                ? 0
                : -1;
@@ -311,6 +330,8 @@ serve(const struct settings *settings)
     }
     enter_sandbox(settings);
     announce(settings);
+    supervisor_tell("READY=1");
+    supervisor_watch(&server);
     int status = server_run(&server);
     if (status != 0)
         fprintf(stderr, "whippetd: cannot run: %s\n", strerror(-status));
@@ -371,6 +392,7 @@ main(int argc, char **argv)
         fputs("whippetd: cannot set up the log\n", stderr);
         return 1;
     }
+    supervisor_find();
     privileges_raise_files();
     const struct session_limits limits = reload_limits(settings);
     status = server_init(&server, thread_count(settings), settings->limits.memory, &limits,

@@ -123,15 +123,15 @@ privileges_make_directory(const struct identity *identity, const char *path,
  */
 
 static int
-set_capabilities(struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3], long number)
+call_capabilities(struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3], long number)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     return (int)syscall(number, &header, data);
 }
 
-/* No capability is left in any set, nor in the bounding set, from which programs that are executed
- * could get them. What the kernel does not let it take out of that one (it asks for CAP_SETPCAP) is
- * out of reach anyway after PR_SET_NO_NEW_PRIVS. */
+/* The bounding set is that from which programs that are executed could get capabilities. What the
+ * kernel does not let it take out of that one (it asks for CAP_SETPCAP) is out of reach anyway
+ * after PR_SET_NO_NEW_PRIVS. */
 static int
 drop_bounding_set(void)
 {
@@ -142,19 +142,31 @@ drop_bounding_set(void)
     return 0;
 }
 
+/* -1: unknown. */
+static int
+has_capabilities(void)
+{
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    if (call_capabilities(data, SYS_capget) != 0)
+        return -1;
+    for (size_t i = 0; i < ARRAY_SIZE(data); i++)
+        if ((data[i].effective | data[i].permitted | data[i].inheritable) != 0)
+            return 1;
+    return 0;
+}
+
+/* Who has none asks for nothing: a supervisor's filter of system calls may not let it. */
 static int
 drop_capabilities(void)
 {
-    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    if (has_capabilities() == 0)
+        return 0;
     if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0
-        || set_capabilities(data, SYS_capset) != 0 || set_capabilities(data, SYS_capget) != 0)
+        || call_capabilities(none, SYS_capset) != 0)
         return -1;
-    for (size_t i = 0; i < ARRAY_SIZE(data); i++)
-        if ((data[i].effective | data[i].permitted | data[i].inheritable) != 0) {
-            errno = EPERM;
-            return -1;
-        }
-    return 0;
+    errno = EPERM;
+    return has_capabilities() == 0 ? 0 : -1;
 }
 
 static int

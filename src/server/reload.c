@@ -2,6 +2,7 @@
 #include "server/reload.h"
 
 #include "base/log.h"
+#include "server/supervisor.h"
 #include "server/tls_settings.h"
 #include "store/log.h"
 
@@ -103,6 +104,28 @@ tell_changes(const struct settings *before, const struct settings *after)
     return count;
 }
 
+static void
+apply(struct reload *reload, const struct settings *wanted)
+{
+    /* When the log becomes less talkative, these lines are still wanted; when it becomes more so,
+     * they are already. */
+    if (wanted->log.level > reload->running.log.level)
+        log_set_level(wanted->log.level);
+    uint32_t changes = tell_changes(&reload->running, wanted);
+    uint32_t failures = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+        char error[RELOAD_ERROR_MAX] = "";
+        if (parts[i].apply(reload->server, wanted, error) == 0)
+            continue;
+        failures++;
+        log_error("new settings cannot be used, the old stay in force",
+                  LOG_STR("part", parts[i].name), LOG_STR("reason", error));
+    }
+    settings_take_live(&reload->running, wanted);
+    log_info("configuration read again", LOG_UINT("changes", changes),
+             LOG_UINT("failures", failures));
+}
+
 void
 reload_now(void *context)
 {
@@ -110,25 +133,10 @@ reload_now(void *context)
     static struct settings wanted; /* too large for a stack; the first worker's */
     static struct config_errors errors;
     log_info("reading the configuration again");
-    if (reload->read(reload->context, &wanted, &errors) != 0) {
+    supervisor_tell_reloading();
+    if (reload->read(reload->context, &wanted, &errors) == 0)
+        apply(reload, &wanted);
+    else
         tell_errors(&errors);
-        return;
-    }
-    /* When the log becomes less talkative, these lines are still wanted; when it becomes more so,
-     * they are already. */
-    if (wanted.log.level > reload->running.log.level)
-        log_set_level(wanted.log.level);
-    uint32_t changes = tell_changes(&reload->running, &wanted);
-    uint32_t failures = 0;
-    for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
-        char error[RELOAD_ERROR_MAX] = "";
-        if (parts[i].apply(reload->server, &wanted, error) == 0)
-            continue;
-        failures++;
-        log_error("new settings cannot be used, the old stay in force",
-                  LOG_STR("part", parts[i].name), LOG_STR("reason", error));
-    }
-    settings_take_live(&reload->running, &wanted);
-    log_info("configuration read again", LOG_UINT("changes", changes),
-             LOG_UINT("failures", failures));
+    supervisor_tell("READY=1"); /* with the old or the new, it serves */
 }

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "server/supervisor.h"
 #include "session/channel.h"
 
 /* --- Handing connections over ----------------------------------------------------------------- */
@@ -246,9 +247,11 @@ begin_stop(struct worker *worker)
     struct server *server = worker->server;
     worker->is_stopping = true;
     worker->stop_by_ms = worker->shard->now_ms + STOP_TIMEOUT_MS;
-    if (worker == &server->workers[0])
+    if (worker == &server->workers[0]) {
+        supervisor_tell("STOPPING=1");
         for (uint32_t i = 0; i < server->listener_count; i++)
             listener_close(&server->listeners[i]);
+    }
     session_host_shutdown(&worker->host);
 }
 
@@ -264,6 +267,8 @@ static void
 run(struct worker *worker)
 {
     for (;;) {
+        uint32_t turns = atomic_load_explicit(&worker->turns, memory_order_relaxed);
+        atomic_store_explicit(&worker->turns, turns + 1, memory_order_relaxed);
         if (!worker->is_stopping
             && atomic_load_explicit(&worker->server->is_stopping, memory_order_acquire))
             begin_stop(worker);
@@ -291,6 +296,10 @@ run(struct worker *worker)
 static void *
 run_thread(void *context)
 {
+    const struct worker *worker = context;
+    char name[16];
+    snprintf(name, sizeof(name), "worker-%u", (unsigned)(worker - worker->server->workers));
+    (void)pthread_setname_np(pthread_self(), name); /* for top(1) and the like */
     run(context);
     return NULL;
 }
@@ -332,17 +341,41 @@ server_init(struct server *server, uint32_t threads, uint64_t memory_max,
     return 0;
 }
 
+/* The place for one more listener; NULL with the text when there are too many. */
+static struct listener *
+next_listener(struct server *server, char error[ADDRESS_ERROR_MAX])
+{
+    if (server->listener_count < WORKER_LISTENERS_MAX)
+        return &server->listeners[server->listener_count];
+    snprintf(error, ADDRESS_ERROR_MAX, "more than %d listening sockets", WORKER_LISTENERS_MAX);
+    return NULL;
+}
+
 int
 server_listen(struct server *server, const char *address, bool is_tls,
               char error[ADDRESS_ERROR_MAX])
 {
-    if (server->listener_count == WORKER_LISTENERS_MAX) {
-        snprintf(error, ADDRESS_ERROR_MAX, "cannot listen on %s: more than %d addresses", address,
-                 (int)WORKER_LISTENERS_MAX);
+    struct listener *listener = next_listener(server, error);
+    if (listener == NULL
+        || listener_open(listener, address, is_tls ? on_accept_tls : on_accept, error) != 0)
+        return -1;
+    listener->context = server;
+    server->listener_count++;
+    return 0;
+}
+
+int
+server_adopt(struct server *server, int fd, bool is_tls, char error[ADDRESS_ERROR_MAX])
+{
+    if (is_tls && server->tls == NULL) {
+        snprintf(error, ADDRESS_ERROR_MAX,
+                 "a socket for TLS was handed over, but no certificate "
+                 "is configured");
         return -1;
     }
-    struct listener *listener = &server->listeners[server->listener_count];
-    if (listener_open(listener, address, is_tls ? on_accept_tls : on_accept, error) != 0)
+    struct listener *listener = next_listener(server, error);
+    if (listener == NULL
+        || listener_adopt(listener, fd, is_tls ? on_accept_tls : on_accept, error) != 0)
         return -1;
     listener->context = server;
     server->listener_count++;

@@ -37,6 +37,7 @@ struct worker {
     _Atomic(struct handover *) handovers;
     bool is_started, has_host;
     uint32_t limits_version; /* of the limits that the host has */
+    _Atomic uint32_t turns;  /* counts the rounds of its loop: it is alive */
     bool is_stopping;
     int64_t stop_by_ms;
 };
@@ -82,6 +83,10 @@ MUST_CHECK int server_tls_reload(struct server *server, const struct tls_options
 /* Who may log in with a certificate. Before server_run. */
 void server_set_external(struct server *server, session_authenticate_external *authenticate,
                          void *context);
+
+/* server_listen with a socket that listens already, which the server owns on success. */
+MUST_CHECK int server_adopt(struct server *server, int fd, bool is_tls,
+                            char error[ADDRESS_ERROR_MAX]);
 
 /* Starts the other workers and is the first one itself, until server_stop. Signals are the first
  * worker's: the caller has blocked them, and they are let in once the others run. -errno when a

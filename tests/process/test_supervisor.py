@@ -1,0 +1,193 @@
+"""What the broker and systemd tell each other, with the test in systemd's place."""
+import ctypes
+import os
+import queue
+import signal
+import socket
+import shutil
+import subprocess
+import threading
+import time
+
+from process import TIME_LIMIT, Failure, Skip, check, check_equal, needs_root, test
+
+ETC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "etc")
+# systemd names the process that it means, which only the process itself knows beforehand.
+NAME_PROCESS = ("sh", "-c", 'export LISTEN_PID=$$ WATCHDOG_PID=$$; exec "$@"', "sh")
+PTRACE_ATTACH, PTRACE_DETACH, WAIT_ALL = 16, 17, 0x40000000
+
+
+class Supervisor:
+    """The other end of NOTIFY_SOCKET."""
+
+    def __init__(self, world, abstract=False):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        name = os.path.join(world.folder, "notify")
+        self.socket.bind("\0" + name if abstract else name)
+        self.environment = {"NOTIFY_SOCKET": "@" + name if abstract else name}
+        self.told = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        while True:
+            self.told.put(self.socket.recv(4096).decode())
+
+    def next(self, seconds=TIME_LIMIT):
+        """The next message; None when none comes in time."""
+        try:
+            return self.told.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
+    def expect(self, wanted):
+        """The next message that is no sign of life."""
+        told = self.next()
+        while told == "WATCHDOG=1":
+            told = self.next()
+        check_equal("message", told, wanted)
+
+    def pings_in(self, seconds):
+        end, count = time.monotonic() + seconds, 0
+        while time.monotonic() < end:
+            count += self.next(max(0.0, end - time.monotonic())) == "WATCHDOG=1"
+        return count
+
+
+@test
+def it_says_when_it_is_ready_and_when_it_stops(world):
+    supervisor = Supervisor(world)
+    broker = world.start(environment=supervisor.environment)
+    supervisor.expect("READY=1")
+    broker.check_serves()
+    broker.stop()
+    supervisor.expect("STOPPING=1")
+
+
+@test
+def an_abstract_socket_will_do(world):
+    supervisor = Supervisor(world, abstract=True)
+    world.start(environment=supervisor.environment)
+    supervisor.expect("READY=1")
+
+
+@test
+def a_socket_that_is_not_there_is_told_and_no_reason_to_end(world):
+    broker = world.start(environment={"NOTIFY_SOCKET": world.folder + "/nobody"})
+    broker.log.wait("the supervisor cannot be told anything .*No such file")
+    broker.check_serves()
+
+
+@test
+def a_reload_is_told_with_its_beginning_and_end(world):
+    supervisor = Supervisor(world)
+    broker = world.start(environment=supervisor.environment)
+    supervisor.expect("READY=1")
+    for text in ("log: {level: debug}\n", "nonsense: 1\n"):
+        world.configure(text)
+        before = time.monotonic()
+        broker.signal(signal.SIGHUP)
+        told = supervisor.next().split("\n")
+        check_equal("state", told[0], "RELOADING=1")
+        moment = int(told[1].removeprefix("MONOTONIC_USEC=")) / 1e6
+        check(before <= moment <= time.monotonic(), f"{told[1]} is not between {before} and now")
+        supervisor.expect("READY=1")
+
+
+@test
+def it_gives_signs_of_life_also_when_nobody_is_there(world):
+    supervisor = Supervisor(world)
+    world.start(environment={**supervisor.environment, "WATCHDOG_USEC": "400000"})
+    supervisor.expect("READY=1")
+    for _ in range(5):
+        check_equal("message", supervisor.next(), "WATCHDOG=1")
+
+
+@test
+def a_watchdog_of_another_process_is_not_its_own(world):
+    supervisor = Supervisor(world)
+    world.start(environment={**supervisor.environment, "WATCHDOG_USEC": "400000",
+                             "WATCHDOG_PID": "1"})
+    supervisor.expect("READY=1")
+    check_equal("signs of life", supervisor.pings_in(1), 0)
+
+
+def thread_named(broker, name):
+    tasks = f"/proc/{broker.pid}/task"
+    for task in os.listdir(tasks):
+        with open(f"{tasks}/{task}/comm", encoding="ascii") as file:
+            if file.read().strip() == name:
+                return int(task)
+    raise Failure(f"no thread is called {name}")
+
+
+@test
+def a_worker_that_stands_still_ends_the_signs_of_life(world):
+    needs_root()
+    world.threads = 3
+    supervisor = Supervisor(world)
+    broker = world.start(environment={**supervisor.environment, "WATCHDOG_USEC": "400000"})
+    supervisor.expect("READY=1")
+    libc = ctypes.CDLL(None, use_errno=True)
+    check_equal("sign of life", supervisor.next(), "WATCHDOG=1")
+    thread = thread_named(broker, "worker-2")
+    if libc.ptrace(PTRACE_ATTACH, thread, None, None) != 0:
+        raise Skip("this system does not let one thread be stopped: "
+                   + os.strerror(ctypes.get_errno()))
+    os.waitpid(thread, WAIT_ALL)
+    supervisor.pings_in(0.5)  # what was on its way, and the round that the worker had made
+    stopped = supervisor.pings_in(1.5)
+    libc.ptrace(PTRACE_DETACH, thread, None, None)
+    check_equal("signs of life while a worker stands still", stopped, 0)
+    check_equal("message", supervisor.next(), "WATCHDOG=1")
+
+
+@test
+def sockets_that_are_handed_over_take_the_place_of_the_configured_ones(world):
+    def hand_over():  # between fork and exec: they are descriptors 3 and 4 there
+        os.dup2(handed[0], 3)
+        os.dup2(handed[1], 4)
+
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    high = [os.dup2(each.fileno(), 100 + number) for number, each in enumerate(sockets)]
+    handed = high
+    broker = world.start("listen: 127.0.0.1:1\n", listen=False, prefix=NAME_PROCESS,
+                         environment={"LISTEN_FDS": "2"}, pass_fds=(3, 4, *high),
+                         preexec_fn=hand_over)
+    addresses = [each.getsockname() for each in sockets]
+    for each in sockets:
+        each.close()
+    for number in high:
+        os.close(number)
+    check_equal("first address", broker.address, addresses[0])
+    for broker.address in addresses:
+        broker.check_serves()
+
+
+@test
+def what_is_handed_over_must_listen(world):
+    with open(os.devnull, "rb") as null:
+        def hand_over():
+            os.dup2(null.fileno(), 3)
+        broker = world.launch(listen=False, prefix=NAME_PROCESS, environment={"LISTEN_FDS": "1"},
+                              pass_fds=(3, null.fileno()), preexec_fn=hand_over)
+        broker.log.wait("whippetd: file descriptor 3 is not a listening socket")
+        check_equal("exit status", broker.wait_end(), 1)
+
+
+@test
+def sockets_of_another_process_are_not_its_own(world):
+    broker = world.start(environment={"LISTEN_FDS": "1", "LISTEN_PID": "1"})
+    broker.check_serves()
+
+
+@test
+def the_unit_is_hardened(world):
+    del world
+    if shutil.which("systemd-analyze") is None:
+        raise Skip("systemd-analyze is not here")
+    result = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=15",
+                             "--no-pager", os.path.join(ETC, "whippet.service")],
+                            capture_output=True, text=True)
+    if "Unknown" in result.stderr or "unrecognized" in result.stderr:
+        raise Skip("this systemd-analyze is too old to look at a file")
+    check_equal("status and complaint", (result.returncode, result.stderr), (0, ""))
