@@ -402,6 +402,7 @@ main(int argc, char **argv)
         server_fini(&server);
         return 1;
     }
+    server_trust_proxies(&server, &settings->proxy_protocol.trusted);
     server.on_reload = reload_now;
     server.reload_context = &reload;
     server_set_external(&server, authenticate_external, NULL);

@@ -266,11 +266,31 @@ read_text_element(struct reader *reader, const struct setting *setting, struct c
                 setting->path, CONFIG_PATH_MAX - 1, describe_found(reader, found));
 }
 
+/* One network, or something wrong: the current event. */
+static void
+read_network(struct reader *reader, const struct setting *setting, struct networks *list)
+{
+    char found[CONFIG_QUOTE_MAX];
+    const char *problem = NULL;
+    bool is_scalar = reader->event.type == YAML_SCALAR_EVENT;
+
+    if (is_scalar)
+        problem = setting_store_network(scalar_of(reader).text, list);
+    /* An alias has been noted as what it is. */
+    if (reader->event.type == YAML_ALIAS_EVENT || (is_scalar && problem == NULL))
+        return;
+    FAIL_AT(reader, reader->event.start_mark,
+            "%s: expected ADDRESS or ADDRESS/PREFIX; found %s%s%s", setting->path,
+            describe_found(reader, found), is_scalar ? ": " : "", is_scalar ? problem : "");
+}
+
 static void
 read_element(struct reader *reader, const struct setting *setting)
 {
     if (setting->type == SETTING_ADDRESSES)
         read_address(reader, setting, setting_addresses(setting, reader->settings));
+    else if (setting->type == SETTING_NETWORKS)
+        read_network(reader, setting, setting_networks(setting, reader->settings));
     else
         read_text_element(reader, setting, setting_texts(setting, reader->settings));
 }
@@ -279,7 +299,7 @@ read_element(struct reader *reader, const struct setting *setting)
 MUST_CHECK static bool
 read_list(struct reader *reader, const struct setting *setting)
 {
-    bool has_addresses = setting->type == SETTING_ADDRESSES;
+    bool has_addresses = setting->type != SETTING_TEXTS;
     size_t elements = 0;
 
     memset((char *)reader->settings + setting->offset, 0, setting->size);
@@ -316,7 +336,8 @@ read_list(struct reader *reader, const struct setting *setting)
 MUST_CHECK static bool
 read_setting(struct reader *reader, const struct setting *setting)
 {
-    if (setting->type == SETTING_ADDRESSES || setting->type == SETTING_TEXTS)
+    if (setting->type == SETTING_ADDRESSES || setting->type == SETTING_TEXTS
+        || setting->type == SETTING_NETWORKS)
         return read_list(reader, setting);
     if (reader->event.type != YAML_SCALAR_EVENT
         || !setting_store(setting, scalar_of(reader), reader->settings))

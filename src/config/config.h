@@ -20,6 +20,7 @@
 
 #include "base/compiler.h"
 #include "base/log.h"
+#include "net/network.h"
 #include "net/tls.h"
 
 enum {
@@ -75,6 +76,9 @@ struct settings {
         uint32_t consumer_timeout_ms; /* 0: none */
         uint32_t handshake_timeout_ms;
     } limits;
+    struct {
+        struct networks trusted;
+    } proxy_protocol;
     struct {
         struct config_addresses listen;
         struct config_texts certificate;

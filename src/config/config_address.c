@@ -201,3 +201,24 @@ setting_store_address(struct slice text, struct config_addresses *list)
     list->items[list->count++] = address;
     return NULL;
 }
+
+const char *
+setting_store_network(struct slice text, struct networks *list)
+{
+    char copy[NETWORK_TEXT_MAX];
+    struct network network;
+
+    if (text.size >= sizeof(copy) || memchr(text.data, '\0', text.size) != NULL)
+        return "this is no network";
+    memcpy(copy, text.data, text.size);
+    copy[text.size] = '\0';
+    if (!network_parse(copy, &network))
+        return "this is no address, or has bits after the prefix";
+    if (list->count == NETWORKS_MAX)
+        return "the list is full";
+    for (size_t i = 0; i < list->count; i++)
+        if (memcmp(&list->items[i], &network, sizeof(network)) == 0)
+            return "it is in the list already";
+    list->items[list->count++] = network;
+    return NULL;
+}

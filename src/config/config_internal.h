@@ -32,6 +32,7 @@ enum setting_type {
     SETTING_TLS_PEER_NAME, /* a name: enum tls_peer_name */
     SETTING_ADDRESSES,     /* a list of ADDRESS:PORT, or one: struct config_addresses */
     SETTING_TEXTS,         /* a list of strings, or one: struct config_texts */
+    SETTING_NETWORKS,      /* a list of ADDRESS or ADDRESS/PREFIX, or one: struct networks */
 };
 
 /* When a change takes effect, as a bool: while the program runs? */
@@ -108,6 +109,13 @@ MUST_CHECK bool setting_store_text(struct config_scalar scalar, struct config_te
 /* Reads one address and adds it to the list. NULL, or why it cannot be added; the list is as before
  * then. */
 MUST_CHECK const char *setting_store_address(struct slice text, struct config_addresses *list);
+
+/* The field of a setting of type SETTING_NETWORKS. */
+struct networks *setting_networks(const struct setting *setting, struct settings *settings);
+
+/* Reads one network and adds it to the list. NULL, or why it cannot be added; the list is as before
+ * then. */
+MUST_CHECK const char *setting_store_network(struct slice text, struct networks *list);
 
 /* "an integer from 0 to 64". Returns out. */
 const char *setting_expected(const struct setting *setting, char out[CONFIG_EXPECTED_MAX]);

@@ -184,6 +184,7 @@ parse_number(const struct setting *setting, struct config_scalar scalar, uint64_
     case SETTING_TEXT:
     case SETTING_ADDRESSES:
     case SETTING_TEXTS:
+    case SETTING_NETWORKS:
         break;
     }
     return false;
@@ -384,6 +385,12 @@ setting_expected(const struct setting *setting, char out[CONFIG_EXPECTED_MAX])
                  " to %" PRIu64,
                  setting->minimum, setting->maximum);
         break;
+    case SETTING_NETWORKS:
+        snprintf(out, CONFIG_EXPECTED_MAX,
+                 "ADDRESS or ADDRESS/PREFIX (as 10.0.0.0/8 or \"2001:db8::1\"), or a list of "
+                 "%" PRIu64 " to %" PRIu64,
+                 setting->minimum, setting->maximum);
+        break;
     case SETTING_TEXTS:
         snprintf(out, CONFIG_EXPECTED_MAX,
                  "a text of 1 to %d bytes without control characters, or a list of %" PRIu64
@@ -443,6 +450,19 @@ texts_text(const struct config_texts *list, char out[CONFIG_VALUE_TEXT_MAX])
     return size;
 }
 
+static size_t
+networks_text(const struct networks *list, char out[CONFIG_VALUE_TEXT_MAX])
+{
+    char text[NETWORK_TEXT_MAX];
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (size_t i = 0; i < list->count && used < CONFIG_VALUE_TEXT_MAX; i++)
+        used += (size_t)snprintf(out + used, CONFIG_VALUE_TEXT_MAX - used, "%s%s",
+                                 i > 0 ? ", " : "", network_text(&list->items[i], text));
+    return used;
+}
+
 const char *
 setting_text(const struct setting *setting, const struct settings *settings,
              char out[CONFIG_VALUE_TEXT_MAX])
@@ -482,6 +502,9 @@ setting_text(const struct setting *setting, const struct settings *settings,
         break;
     case SETTING_ADDRESSES:
         size = addresses_text((const struct config_addresses *)(const void *)field, out);
+        break;
+    case SETTING_NETWORKS:
+        size = networks_text((const struct networks *)(const void *)field, out);
         break;
     case SETTING_TEXTS:
         size = texts_text((const struct config_texts *)(const void *)field, out);

@@ -40,6 +40,13 @@ setting_texts(const struct setting *setting, struct settings *settings)
     return (struct config_texts *)(void *)((char *)settings + setting->offset);
 }
 
+struct networks *
+setting_networks(const struct setting *setting, struct settings *settings)
+{
+    assert(setting->type == SETTING_NETWORKS);
+    return (struct networks *)(void *)((char *)settings + setting->offset);
+}
+
 /* The default, which for a list is one element or, as an empty text, none. */
 MUST_CHECK static bool
 store_default(const struct setting *setting, struct settings *settings)
@@ -51,6 +58,9 @@ store_default(const struct setting *setting, struct settings *settings)
     case SETTING_ADDRESSES:
         return text.size == 0
                || setting_store_address(text, setting_addresses(setting, settings)) == NULL;
+    case SETTING_NETWORKS:
+        return text.size == 0
+               || setting_store_network(text, setting_networks(setting, settings)) == NULL;
     case SETTING_TEXTS:
         return text.size == 0 || setting_store_text(scalar, setting_texts(setting, settings));
     default:

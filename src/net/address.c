@@ -231,6 +231,8 @@ address_of_peer(int fd, struct address *address)
 bool
 address_is_loopback(const struct address *address)
 {
+    if (address->is_elsewhere)
+        return false;
     switch (address->storage.ss_family) {
     case AF_UNIX:
         return true;

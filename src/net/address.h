@@ -17,6 +17,7 @@ enum {
 struct address {
     struct sockaddr_storage storage;
     socklen_t size;
+    bool is_elsewhere; /* as another machine sees it: its 127.0.0.1 is not ours */
 };
 
 /* Where to listen: "ADDRESS:PORT", "[::1]:5672", "NAME:PORT" (all its addresses), "PORT" or
@@ -40,7 +41,7 @@ void address_set_port(struct address *address, uint16_t port);
 MUST_CHECK int address_of_socket(int fd, struct address *address);
 MUST_CHECK int address_of_peer(int fd, struct address *address);
 
-/* Is it 127.0.0.0/8, ::1 or a Unix socket: from this machine? */
+/* Is it 127.0.0.0/8, ::1 or a Unix socket, and of this machine? */
 bool address_is_loopback(const struct address *address);
 
 #endif

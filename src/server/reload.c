@@ -42,6 +42,14 @@ apply_limits(struct server *server, const struct settings *settings, char error[
 }
 
 static int
+apply_proxies(struct server *server, const struct settings *settings, char error[RELOAD_ERROR_MAX])
+{
+    (void)error;
+    server_trust_proxies(server, &settings->proxy_protocol.trusted);
+    return 0;
+}
+
+static int
 apply_watermarks(struct server *server, const struct settings *settings,
                  char error[RELOAD_ERROR_MAX])
 {
@@ -68,10 +76,8 @@ static const struct {
     int (*apply)(struct server *server, const struct settings *settings,
                  char error[RELOAD_ERROR_MAX]);
 } parts[] = {
-    {"limits", apply_limits},
-    {"watermarks", apply_watermarks},
-    {"tls", apply_tls},
-    {"log", apply_log},
+    {"limits", apply_limits}, {"proxies", apply_proxies}, {"watermarks", apply_watermarks},
+    {"tls", apply_tls},       {"log", apply_log},
 };
 
 /* --- Reading and telling -----------------------------------------------------------------------

@@ -61,8 +61,9 @@ drop_handovers(struct worker *worker)
 }
 
 static void
-accept_with(struct server *server, int fd, const struct address *peer, struct tls_context *tls)
+accept_with(void *context, int fd, const struct address *peer, struct tls_context *tls)
 {
+    struct server *server = context;
     struct worker *fewest = &server->workers[0];
     for (uint32_t i = 1; i < server->worker_count; i++) {
         struct worker *worker = &server->workers[i];
@@ -79,14 +80,17 @@ accept_with(struct server *server, int fd, const struct address *peer, struct tl
 static void
 on_accept(struct listener *listener, int fd, const struct address *peer)
 {
-    accept_with(listener->context, fd, peer, NULL);
+    struct server *server = listener->context;
+    proxy_gate_accept(&server->proxies, fd, peer, NULL,
+                      server->workers[0].host.limits.handshake_ms);
 }
 
 static void
 on_accept_tls(struct listener *listener, int fd, const struct address *peer)
 {
     struct server *server = listener->context;
-    accept_with(server, fd, peer, server->tls);
+    proxy_gate_accept(&server->proxies, fd, peer, server->tls,
+                      server->workers[0].host.limits.handshake_ms);
 }
 
 /* --- Pressure --------------------------------------------------------------------------------- */
@@ -251,6 +255,7 @@ begin_stop(struct worker *worker)
         supervisor_tell("STOPPING=1");
         for (uint32_t i = 0; i < server->listener_count; i++)
             listener_close(&server->listeners[i]);
+        proxy_gate_fini(&server->proxies);
     }
     session_host_shutdown(&worker->host);
 }
@@ -338,6 +343,8 @@ server_init(struct server *server, uint32_t threads, uint64_t memory_max,
         shard_set_host(worker->shard, (struct client_ops){.receive = channel_receive}, wake,
                        worker);
     }
+    proxy_gate_init(&server->proxies, &server->workers[0].loop, &server->workers[0].shard->wheel,
+                    accept_with, server);
     return 0;
 }
 
@@ -447,6 +454,8 @@ server_end_sessions(struct server *server)
     for (uint32_t i = 0; i < server->listener_count; i++)
         listener_close(&server->listeners[i]);
     server->listener_count = 0;
+    if (server->worker_count > 0)
+        proxy_gate_fini(&server->proxies);
     for (uint32_t i = 0; i < server->worker_count; i++) {
         if (server->workers[i].has_host)
             session_host_end(&server->workers[i].host);

@@ -10,6 +10,7 @@
 
 #include "net/listener.h"
 #include "server/pressure.h"
+#include "server/proxy_gate.h"
 #include "session/session.h"
 
 enum {
@@ -48,7 +49,8 @@ struct server {
     uint32_t worker_count;
     struct listener listeners[WORKER_LISTENERS_MAX];
     uint32_t listener_count;
-    struct tls_context *tls; /* of new connections; the first worker's. NULL: none is loaded */
+    struct proxy_gate proxies; /* the first worker's */
+    struct tls_context *tls;   /* of new connections; the first worker's. NULL: none is loaded */
     struct pressure pressure;
     struct timer pressure_timer; /* the first worker's */
     pthread_mutex_t limits_lock;
@@ -99,6 +101,14 @@ void server_stop(struct server *server);
 
 /* The first worker calls server->on_reload at its next turn. Safe in a signal handler. */
 void server_ask_reload(struct server *server);
+
+/* The addresses whose connections begin with a PROXY header. Before server_run, or on the first
+ * worker's thread. */
+static inline void
+server_trust_proxies(struct server *server, const struct networks *trusted)
+{
+    server->proxies.trusted = *trusted;
+}
 
 /* Other limits for every worker, from its next turn on. Any thread. */
 void server_set_limits(struct server *server, const struct session_limits *limits);

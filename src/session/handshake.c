@@ -4,6 +4,7 @@
 
 #include "amqp/table.h"
 #include "base/log.h"
+#include "net/proxy.h"
 #include "session/channel.h"
 
 /* The texts that a client is told about us. Clients look at product and version to decide what the
@@ -78,6 +79,8 @@ connection_protocol_header(struct connection *connection,
         what = "a TLS client on a plain port";
     else if (memcmp(header, "GET ", 4) == 0 || memcmp(header, "POST", 4) == 0)
         what = "an HTTP client on the AMQP port";
+    else if (proxy_looks_like(header))
+        what = "a PROXY header from an address that is not trusted";
     log_warn("bad protocol header", LOG_STR("peer", connection->peer), LOG_STR("reason", what));
     uint8_t *room = connection_reserve(connection, AMQP_PROTOCOL_HEADER_SIZE);
     if (room != NULL) {
