@@ -119,9 +119,9 @@ channel_fail(struct channel *channel, const struct amqp_error *error)
     struct connection *connection = channel->connection;
     if (channel->is_closing)
         return;
-    log_warn("closing channel", LOG_STR("peer", connection->peer),
-             LOG_STR("user", connection->user), LOG_UINT("channel", channel->number),
-             LOG_STR("reason", error->text));
+    EVENT_LOG(connection->host, EVENT_CHANNEL_ERROR, LOG_LEVEL_WARN, "closing channel",
+              CONNECTION_WHO(connection), LOG_UINT("channel", channel->number),
+              LOG_STR("reason", error->text));
     channel_flush_confirms(channel);
     channel_release(channel);
     channel->is_closing = true;

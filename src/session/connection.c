@@ -23,7 +23,9 @@ connection_break(struct connection *connection, const char *reason)
 {
     if (connection->is_broken || connection->state == CONNECTION_ENDED)
         return;
-    log_info("connection lost", LOG_STR("peer", connection->peer), LOG_STR("reason", reason));
+    EVENT_LOG(connection->host, connection->state < CONNECTION_OPEN ? EVENT_UNOPENED : EVENT_ENDED,
+              LOG_LEVEL_INFO, "connection lost", CONNECTION_WHO(connection),
+              LOG_STR("reason", reason), CONNECTION_LIFE(connection));
     connection->is_broken = true;
     connection_dirty(connection);
 }
@@ -405,6 +407,7 @@ read_input(struct connection *connection)
         return;
     }
     connection->silent_ticks = 0;
+    connection->received_bytes += (uint64_t)count;
     parse(connection, host->read_buffer, kept + (size_t)count);
 }
 
@@ -460,8 +463,9 @@ on_heartbeat_tick(struct connection *connection, int64_t now_ms)
     if (is_held(connection))
         connection->silent_ticks = 0; /* it is not read, so nobody knows */
     else if (++connection->silent_ticks > 4) {
-        log_warn("missed heartbeats from client", LOG_STR("peer", connection->peer),
-                 LOG_UINT("timeout_s", connection->heartbeat_s));
+        EVENT_LOG(connection->host, EVENT_ENDED, LOG_LEVEL_WARN, "missed heartbeats from client",
+                  CONNECTION_WHO(connection), LOG_UINT("timeout_s", connection->heartbeat_s),
+                  CONNECTION_LIFE(connection));
         connection->is_broken = true;
         connection_dirty(connection);
         return;
@@ -491,15 +495,18 @@ on_timer(struct timer *timer, int64_t now_ms)
         break;
     case CONNECTION_ENDING:
     case CONNECTION_CLOSING:
-        log_info("client did not close its connection in time", LOG_STR("peer", connection->peer));
+        EVENT_LOG(connection->host, EVENT_ENDED, LOG_LEVEL_INFO,
+                  "client did not close its connection in time", CONNECTION_WHO(connection));
         connection->is_broken = true;
         connection_dirty(connection);
         break;
     case CONNECTION_ENDED:
         break;
     default:
-        log_warn("handshake timed out", LOG_STR("peer", connection->peer),
-                 LOG_STR("protocol", connection->stream.is_handshaking ? "tls" : "amqp"));
+        EVENT_LOG(connection->host, EVENT_HANDSHAKE_TIMEOUT, LOG_LEVEL_WARN, "handshake timed out",
+                  CONNECTION_WHO(connection),
+                  LOG_STR("protocol", connection->stream.is_handshaking ? "tls" : "amqp"),
+                  CONNECTION_LIFE(connection));
         connection->is_broken = true;
         connection_dirty(connection);
         break;
@@ -543,6 +550,7 @@ session_accept(struct session_host *host, int fd, const struct address *peer,
         return;
     }
     connection->host = host;
+    connection->accepted_ms = host->shard->now_ms;
     connection->stream = stream;
     connection->is_loopback = address_is_loopback(peer);
     connection->frame_max = AMQP_FRAME_MIN_SIZE * 2; /* until it is negotiated */
@@ -560,6 +568,8 @@ session_accept(struct session_host *host, int fd, const struct address *peer,
         connection_break(connection, "cannot watch the socket");
     wheel_set(&host->shard->wheel, &connection->timer,
               host->shard->now_ms + host->limits.handshake_ms);
+    log_debug("connection accepted", LOG_STR("peer", connection->peer),
+              LOG_BOOL("tls", tls != NULL));
 }
 
 void
@@ -586,8 +596,9 @@ connection_fail(struct connection *connection, const struct amqp_error *error)
 {
     if (connection->state >= CONNECTION_CLOSING)
         return;
-    log_warn("closing connection", LOG_STR("peer", connection->peer),
-             LOG_STR("user", connection->user), LOG_STR("reason", error->text));
+    EVENT_LOG(connection->host, EVENT_CONNECTION_ERROR, LOG_LEVEL_WARN, "closing connection",
+              CONNECTION_WHO(connection), LOG_STR("reason", error->text),
+              CONNECTION_LIFE(connection));
     connection_release(connection);
     if (connection->state < CONNECTION_AWAITS_TUNE_OK
         || (connection->state < CONNECTION_OPEN && error->code != AMQP_REPLY_NOT_ALLOWED)) {
@@ -654,6 +665,7 @@ session_host_init(struct session_host *host, struct shard *shard, struct loop *l
     list_init(&host->written);
     list_init(&host->gated);
     random_init(&host->random);
+    events_init(&host->events, &shard->wheel);
     route_cache_init(&host->routes);
     block_pool_init(&host->pool, 4 * 1024 * 1024);
     host->read_buffer = malloc(host->read_buffer_size);
@@ -697,6 +709,7 @@ void
 session_host_fini(struct session_host *host)
 {
     session_host_end(host);
+    events_fini(&host->events);
     free(host->waits);
     route_cache_fini(&host->routes);
     block_pool_fini(&host->pool);
@@ -781,9 +794,11 @@ flush_connection(struct connection *connection)
     if (!connection->is_broken && is_gated(connection))
         return;
     if (!connection->is_broken && output_pending(&connection->output) > 0) {
+        size_t before = output_pending(&connection->output);
         connection->has_sent = true;
         if (output_flush(&connection->output, &connection->stream) == OUTPUT_ERROR)
             connection_break(connection, stream_error_text(&connection->stream));
+        connection->sent_bytes += before - output_pending(&connection->output);
     }
     if (connection->state == CONNECTION_ENDING && output_pending(&connection->output) == 0) {
         int status = stream_shutdown_write(&connection->stream);

@@ -63,6 +63,8 @@ struct connection {
     uint32_t body_left;   /* of a body frame of which a part has come; with its end octet */
     uint16_t body_channel;
     struct timer timer; /* handshake, heartbeats, closing: what there is in the state */
+    int64_t accepted_ms;
+    uint64_t received_bytes, sent_bytes; /* of frames: inside of TLS */
     char *user, *peer;
 };
 
@@ -99,6 +101,13 @@ void connection_break(struct connection *connection, const char *reason);
 
 /* It publishes: under pressure, the connection is not read on. */
 void connection_publishes(struct connection *connection);
+
+/* The name of its vhost; empty while it has none. */
+static inline struct slice
+connection_vhost_name(const struct connection *connection)
+{
+    return connection->vhost != NULL ? vhost_name(connection->vhost) : SLICE("");
+}
 
 /* --- Ending ----------------------------------------------------------------------------------- */
 

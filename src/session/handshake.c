@@ -81,7 +81,8 @@ connection_protocol_header(struct connection *connection,
         what = "an HTTP client on the AMQP port";
     else if (proxy_looks_like(header))
         what = "a PROXY header from an address that is not trusted";
-    log_warn("bad protocol header", LOG_STR("peer", connection->peer), LOG_STR("reason", what));
+    EVENT_LOG(connection->host, EVENT_BAD_HEADER, LOG_LEVEL_WARN, "bad protocol header",
+              LOG_STR("peer", connection->peer), LOG_STR("reason", what));
     uint8_t *room = connection_reserve(connection, AMQP_PROTOCOL_HEADER_SIZE);
     if (room != NULL) {
         memcpy(room, amqp_protocol_header_0_9_1, AMQP_PROTOCOL_HEADER_SIZE);
@@ -146,8 +147,9 @@ read_capabilities(struct connection *connection, struct slice client_properties)
 static void
 refuse(struct connection *connection, struct slice mechanism, struct slice user, const char *reason)
 {
-    log_warn("login refused", LOG_STR("peer", connection->peer), LOG_SLICE("mechanism", mechanism),
-             LOG_SLICE("user", user), LOG_STR("reason", reason));
+    EVENT_LOG(connection->host, EVENT_LOGIN_REFUSED, LOG_LEVEL_WARN, "login refused",
+              LOG_STR("peer", connection->peer), LOG_SLICE("mechanism", mechanism),
+              LOG_SLICE("user", user), LOG_STR("reason", reason));
     struct shard *shard = connection->host->shard;
     if ((connection->capabilities & CLIENT_AUTHENTICATION_FAILURE_CLOSE) == 0) {
         connection->state = CONNECTION_REFUSED;
@@ -292,9 +294,8 @@ open_vhost(struct connection *connection, const struct amqp_connection_open *met
         wheel_set(&shard->wheel, &connection->timer,
                   shard->now_ms + connection->heartbeat_s * 500LL);
     CONNECTION_SEND(connection, 0, connection_open_ok, 64, {.known_hosts = {"", 0}});
-    log_info("connection opened", LOG_STR("peer", connection->peer),
-             LOG_STR("user", connection->user), LOG_SLICE("vhost", method->virtual_host),
-             LOG_STR("tls", stream_tls_version(&connection->stream)));
+    EVENT_LOG(connection->host, EVENT_OPENED, LOG_LEVEL_INFO, "connection opened",
+              CONNECTION_WHO(connection), LOG_STR("tls", stream_tls_version(&connection->stream)));
     return 0;
 }
 
@@ -307,8 +308,8 @@ close_by_client(struct connection *connection)
     connection_release(connection);
     CONNECTION_SEND(connection, 0, connection_close_ok, 16, {.no_fields = 0});
     if (was_open)
-        log_info("connection closed", LOG_STR("peer", connection->peer),
-                 LOG_STR("user", connection->user));
+        EVENT_LOG(connection->host, EVENT_ENDED, LOG_LEVEL_INFO, "connection closed",
+                  CONNECTION_WHO(connection), CONNECTION_LIFE(connection));
     connection_end(connection);
     return 0;
 }

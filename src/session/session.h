@@ -12,6 +12,7 @@
 #include "net/block_pool.h"
 #include "net/loop.h"
 #include "net/tls.h"
+#include "session/events.h"
 #include "session/route_cache.h"
 
 enum {
@@ -62,6 +63,7 @@ struct session_host {
     struct route_cache routes;
     struct random random;
     struct session_limits limits;
+    struct events events;
     session_authenticate *authenticate;
     void *authenticate_context;
     session_authenticate_external *authenticate_external; /* NULL: nobody; set after init */
