@@ -304,8 +304,7 @@ give_up_privileges(const struct settings *settings)
     return -1;
 }
 
-/* A filter that cannot be had is no reason to serve nobody: containers have filters of their own.
- */
+/* A filter that cannot be had is no reason to serve nobody: containers have their own. */
 static void
 enter_sandbox(const struct settings *settings)
 {

@@ -30,8 +30,7 @@ bad(const char **reason, const char *text)
     return PROXY_BAD;
 }
 
-/* --- Version 1 ---------------------------------------------------------------------------------
- */
+/* --- Version 1 -------------------------------------------------------------------------------- */
 
 /* The next word of the line: up to a space or its end, and not empty. */
 static bool
@@ -137,8 +136,7 @@ parse_text(const uint8_t *data, size_t size, struct proxy_header *header, const 
     return PROXY_OK;
 }
 
-/* --- Version 2 ---------------------------------------------------------------------------------
- */
+/* --- Version 2 -------------------------------------------------------------------------------- */
 
 static size_t
 load_u16(const uint8_t *at)
@@ -240,8 +238,7 @@ parse_binary(const uint8_t *data, size_t size, struct proxy_header *header, cons
     return PROXY_OK;
 }
 
-/* --- Either ------------------------------------------------------------------------------------
- */
+/* --- Either ----------------------------------------------------------------------------------- */
 
 static bool
 begins_with(const uint8_t *data, size_t size, const void *signature, size_t signature_size)

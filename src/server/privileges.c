@@ -30,8 +30,7 @@ fail(char error[PRIVILEGES_ERROR_MAX], const char *format, ...)
     return -1;
 }
 
-/* --- Whom to become ----------------------------------------------------------------------------
- */
+/* --- Whom to become --------------------------------------------------------------------------- */
 
 /* An id in digits. The greatest number means "leave it" to the system calls, so it is none. */
 static bool
@@ -119,8 +118,7 @@ privileges_make_directory(const struct identity *identity, const char *path,
     return status;
 }
 
-/* --- Becoming it -------------------------------------------------------------------------------
- */
+/* --- Becoming it ------------------------------------------------------------------------------ */
 
 static int
 call_capabilities(struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3], long number)
@@ -180,8 +178,7 @@ become(const struct identity *identity)
     return 0;
 }
 
-/* Is there a way back to another user or group? There is when a system call of the above has lied.
- */
+/* Is there a way back to another user or group? There is when a call of the above has lied. */
 static bool
 can_come_back(const struct identity *identity)
 {
@@ -215,8 +212,7 @@ privileges_drop(const struct identity *identity, char error[PRIVILEGES_ERROR_MAX
     return 0;
 }
 
-/* --- Limits ------------------------------------------------------------------------------------
- */
+/* --- Limits ----------------------------------------------------------------------------------- */
 
 /* Does a debugger run it? One who may not look into memory could not work. */
 static bool

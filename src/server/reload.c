@@ -6,8 +6,7 @@
 #include "server/tls_settings.h"
 #include "store/log.h"
 
-/* --- The parts of the broker that are given new settings ---------------------------------------
- */
+/* --- The parts of the broker that are given new settings -------------------------------------- */
 
 struct session_limits
 reload_limits(const struct settings *settings)
@@ -80,8 +79,7 @@ static const struct {
     {"tls", apply_tls},       {"log", apply_log},
 };
 
-/* --- Reading and telling -----------------------------------------------------------------------
- */
+/* --- Reading and telling ---------------------------------------------------------------------- */
 
 static void
 tell_errors(const struct config_errors *errors)

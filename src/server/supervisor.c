@@ -24,8 +24,7 @@ static struct {
     uint32_t turns[SHARDS_MAX]; /* of each worker, when the timer fired last */
 } supervisor = {.fd = -1};
 
-/* --- What the environment says -----------------------------------------------------------------
- */
+/* --- What the environment says ---------------------------------------------------------------- */
 
 /* A number in the environment; 0 when there is none. */
 static uint64_t
@@ -112,8 +111,7 @@ supervisor_socket_is_tls(unsigned number)
            && strncmp(name, "amqps", strlen("amqps")) == 0;
 }
 
-/* --- Telling it --------------------------------------------------------------------------------
- */
+/* --- Telling it ------------------------------------------------------------------------------- */
 
 void
 supervisor_tell(const char *state)
@@ -140,8 +138,7 @@ supervisor_tell_reloading(void)
     supervisor_tell(state);
 }
 
-/* --- The watchdog ------------------------------------------------------------------------------
- */
+/* --- The watchdog ----------------------------------------------------------------------------- */
 
 /* Has every worker been through its loop since the last time? They are woken for it. */
 static bool

@@ -128,8 +128,7 @@ feel_pressure(struct worker *worker)
                   worker->shard->now_ms + PRESSURE_LOOK_MS);
 }
 
-/* --- Reading the configuration again -----------------------------------------------------------
- */
+/* --- Reading the configuration again ---------------------------------------------------------- */
 
 void
 server_ask_reload(struct server *server)

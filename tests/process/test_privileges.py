@@ -173,7 +173,8 @@ def a_crash_leaves_no_core_file(world):
     needs_root()
     if is_sanitized(world.path):
         raise Skip("sanitizers look into the process and need what this forbids")
-    broker = world.start(BECOME_NOBODY)
+    broker = world.start(BECOME_NOBODY, preexec_fn=lambda: resource.setrlimit(
+        resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)))
     check_equal("core limit", core_limit(broker)[0], "0")
     check(not is_dumpable(broker), "other processes of the user may look into its memory")
 

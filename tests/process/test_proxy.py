@@ -70,6 +70,32 @@ def a_client_of_another_machine_is_no_local_one(world):
     broker.log.wait("login refused.* peer=192.0.2.7:56324 .*localhost")
 
 
+def own_address():
+    """An address of this machine that is not a loopback one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing, but chooses an address
+        except OSError:
+            raise Skip("this machine has no address but the loopback ones") from None
+        return probe.getsockname()[0]
+
+
+@test
+def what_is_local_to_a_proxy_of_another_machine_is_not_local(world):
+    address = own_address()
+    broker = world.start(f"listen: {address}:0\nproxy_protocol: {{trusted: {address}}}\n",
+                         listen=False)
+    unix = b"/run/client.sock".ljust(108, b"\0") * 2
+    for header, peer in ((text("127.0.0.1"), "127.0.0.1:56324"), (binary("127.0.0.1"), "127.0.0.1"),
+                         (SIGNATURE + b"\x21\x31\0\xd8" + unix, "unix:/run/client.sock")):
+        since = broker.log.count()
+        connection = broker.socket()
+        connection.send(header)
+        connection.handshake(until="start")
+        connection.refused(403, REFUSED)
+        broker.log.wait(f"login refused.* peer={peer}.*localhost", since)
+
+
 @test
 def a_connection_of_the_proxy_itself_is_its_own(world):
     broker = world.start(TRUSTED)
