@@ -199,7 +199,7 @@ make_binary_address(int family, const uint8_t *at, struct address *address)
     default:
         memcpy(local->sun_path, at, sizeof(local->sun_path));
         address->size = (socklen_t)(offsetof(struct sockaddr_un, sun_path)
-                                    + strnlen(local->sun_path, sizeof(local->sun_path)));
+                                    + strnlen((const char *)at, sizeof(local->sun_path)));
         break;
     }
 }
