@@ -1,0 +1,228 @@
+"""Certificates: the broker's own, those of clients, and logging in by them."""
+import os
+import shutil
+import ssl
+
+from client import ConnectionClosed
+from process import check, check_equal, fields_of, test
+from secure import Bystander, SecureConnection
+
+BAD = {
+    "expired": "certificate has expired",
+    "foreign": "unable to get local issuer certificate",
+    "revoked": "certificate revoked",
+    "self-signed": "self-signed certificate",
+}
+
+
+def is_let_in(world, broker, version, identity):
+    """With TLS 1.3 a client learns only after its handshake that it was refused."""
+    try:
+        world.client(broker, version, identity).handshake().close()
+    except (ssl.SSLError, ConnectionError, ConnectionClosed):
+        return False
+    return True
+
+
+@test
+def clients_with_bad_certificates_are_refused(world):
+    for mode in ("request", "require"):
+        broker = world.start_secure(world.trusting(mode))
+        bystander = Bystander(world, broker) if mode == "request" else None
+        for version in ("1.2", "1.3"):
+            for identity, words in BAD.items():
+                since = broker.log.count()
+                check(not is_let_in(world, broker, version, identity), f"{identity} is let in")
+                broker.log.wait(f"certificate verify failed: {words}", since)
+            check(is_let_in(world, broker, version, "guest"), "a good one is not let in")
+            since = broker.log.count()
+            check_equal("without a certificate, let in", is_let_in(world, broker, version, None),
+                        mode == "request")
+            if mode == "require":
+                broker.log.wait("the client sent no certificate", since)
+            else:
+                bystander.go_on()
+        broker.stop()
+
+
+@test
+def nobody_is_asked_for_a_certificate_by_default(world):
+    broker = world.start_secure()
+    for identity in (None, "guest", "foreign"):
+        connection = world.client(broker, identity=identity)
+        start = connection.handshake(until="header").start
+        check_equal("mechanisms", start.mechanisms, "PLAIN AMQPLAIN")
+        connection.drop()
+
+
+@test
+def a_certificate_can_be_the_login(world):
+    for kind, name, identity in (("cn", "guest", "guest"), ("san_dns", "guest", "guest"),
+                                 ("san_dns", "guest", "stranger")):
+        broker = world.start_secure(world.trusting("request") + f"  peer_name: {kind}\n")
+        connection = world.client(broker, identity=identity)
+        connection.handshake(mechanism="EXTERNAL", response="")
+        line = broker.log.wait("connection opened.*").group(0)
+        check_equal("user", fields_of(line)["user"], name)
+        connection.close()
+        world.client(broker, identity=identity).handshake(
+            mechanism="EXTERNAL", response=name).close()
+        world.client(broker, identity=identity).handshake().close()  # or with a password
+        broker.stop()
+
+
+@test
+def logins_of_unknown_names_are_refused(world):
+    for kind, name, identity in (
+            ("cn", "nobody-here", "stranger"), ("dn", "CN=guest,O=Whippet", "guest"),
+            ("san_email", "mail@guest.example", "guest"), ("san_uri", "urn:guest", "guest")):
+        broker = world.start_secure(world.trusting("request") + f"  peer_name: {kind}\n")
+        connection = world.client(broker, identity=identity)
+        connection.handshake(mechanism="EXTERNAL", response="", until="start")
+        connection.refused(403, "Login was refused using authentication mechanism EXTERNAL. For "
+                                "details see the broker logfile.")
+        line = broker.log.wait("login refused.*").group(0)
+        check_equal("user", fields_of(line)["user"], name)
+        broker.stop()
+
+
+@test
+def who_asks_to_be_another_user_is_refused(world):
+    broker = world.start_secure(world.trusting("request"))
+    connection = world.client(broker, identity="guest")
+    connection.handshake(mechanism="EXTERNAL", response="admin", until="start")
+    connection.refused(403, "Login was refused using authentication mechanism EXTERNAL. For "
+                            "details see the broker logfile.")
+    broker.log.wait("the client asks to be another user")
+
+
+@test
+def without_a_certificate_there_is_no_login_by_it(world):
+    broker = world.start_secure(world.trusting("request"))
+    for connection in (world.client(broker), broker.socket()):
+        connection.handshake(mechanism="EXTERNAL", response="guest", until="start")
+        check_equal("mechanisms", connection.start.mechanisms, "PLAIN AMQPLAIN")
+        connection.expect_end()
+    check(not broker.log.has("connection opened"), "somebody got in")
+
+
+@test
+def a_client_is_shown_the_certificate_of_the_host_it_names(world):
+    files = [world.authority.path(name) for name in ("server", "shop", "wild", "rsa")]
+    world.use("server")
+    more = ("  certificate: [" + ", ".join(f"{file}.pem" for file in files) + "]\n  key: ["
+            + ", ".join(f"{file}.key" for file in files) + "]\n")
+    broker = world.start("tls:\n  listen: 127.0.0.1:0\n" + more)
+    found = broker.output.wait(r"(\S+):(\d+) \(TLS\)")
+    broker.secure_address = found.group(1), int(found.group(2))
+    for host, shown in (("localhost", "server"), ("shop.example", "shop"),
+                        ("a.wild.example", "wild")):
+        connection = world.client(broker, host=host)
+        check_equal(f"shown for {host}", connection.shown(), shown)
+        connection.handshake().close()
+    connection = world.client(broker, version="1.2", host="localhost")
+    check_equal("kind", connection.socket.cipher()[0][:11], "ECDHE-ECDSA")
+    context = world.context("1.2")
+    context.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    check_equal("shown to a client that knows RSA only",
+                SecureConnection(broker, context).shown(), "rsa")
+
+
+# --- Exchanging them while the broker runs -------------------------------------------------------
+
+
+@test
+def new_certificates_are_for_new_connections_and_no_connection_is_dropped(world):
+    broker = world.start_secure()
+    old = Bystander(world, broker)
+    check_equal("shown", world.client(broker).shown(), "server")
+    world.use("second")
+    lines = broker.reload()
+    check("failures=0" in lines[-1], lines[-1])
+    check_equal("shown", world.client(broker).shown(), "second")
+    old.go_on()
+    for name in ("server", "second") * 5:
+        world.use(name)
+        broker.reload()
+        old.go_on()
+        connection = world.client(broker)
+        check_equal("shown", connection.shown(), name)
+        connection.handshake().close()
+
+
+@test
+def a_bad_new_certificate_is_refused_and_the_old_goes_on(world):
+    broker = world.start_secure()
+    bystander = Bystander(world, broker)
+    spoilt = {
+        "no certificate in PEM form": lambda: write(world.certificate, "rubbish"),
+        "No such file": lambda: os.remove(world.certificate),
+        "does not match": lambda: shutil.copy(world.authority.path("second.pem"),
+                                              world.certificate),
+        "no private key in PEM form": lambda: write(world.key, ""),
+    }
+    for words, spoil in spoilt.items():
+        world.use("server")
+        spoil()
+        lines = broker.reload()
+        found = [line for line in lines if "the old stay in force" in line]
+        check_equal("refusals", len(found), 1)
+        check(words in found[0] and world.folder in found[0], found[0])
+        bystander.go_on()
+        connection = world.client(broker)
+        check_equal("shown", connection.shown(), "server")
+        connection.handshake().close()
+    world.use("second")
+    broker.reload()
+    check_equal("shown", world.client(broker).shown(), "second")
+
+
+@test
+def a_revocation_takes_effect_with_the_next_reload(world):
+    crl = os.path.join(world.folder, "crl.pem")
+    shutil.copy(world.authority.path("crl.pem"), crl)
+    broker = world.start_secure(f"  verify: require\n  crl_file: {crl}\n"
+                                f"  ca_file: {world.authority.path('ca.pem')}\n")
+    world.authority.issue("to-go", "/CN=guest")
+    check(is_let_in(world, broker, "1.3", "to-go"), "it is not let in")
+    world.authority.revoke("to-go")
+    shutil.copy(world.authority.path("crl.pem"), crl)
+    broker.reload()
+    check(not is_let_in(world, broker, "1.3", "to-go"), "it is let in")
+    check(is_let_in(world, broker, "1.3", "guest"), "another is not let in")
+
+
+def write(path, text):
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+@test
+def bad_files_are_told_in_one_line_at_the_start_and_by_check_config(world):
+    good = f"listen: 127.0.0.1:0, certificate: {world.certificate}, key: {world.key}"
+    missing = os.path.join(world.folder, "missing.pem")
+    for settings, words in (
+            (f"listen: 127.0.0.1:0, certificate: {missing}", f"cannot open {missing}: No such file"),
+            ("listen: 127.0.0.1:0", "listen needs a certificate"),
+            (good + f", ca_file: {missing}", missing),
+            (good + ", verify: require", "verify needs a ca_file"),
+            (good + ", ciphers: NONSENSE", "NONSENSE"),
+            (f"certificate: {world.certificate}, key: [a, b]", "1 certificates and 2 keys")):
+        world.use("server")
+        world.configure(f"tls: {{{settings}}}\n")
+        for arguments in ((), ("--check-config",)):
+            broker = world.launch(*arguments)
+            check_equal("status", broker.wait_end(), 1)
+            broker.log.wait("whippetd: tls: ")
+            said = [line for line in broker.log.all() if " info " not in line]
+            said = [line for line in said if "running as root" not in line]
+            check_equal("lines", len(said), 1)
+            check(words in said[0], said[0])
+    world.configure(f"tls: {{{good}}}\n")
+    check_equal("status", world.launch("--check-config").wait_end(), 0)
+
+
+@test
+def an_expired_certificate_of_the_brokers_own_is_a_warning(world):
+    broker = world.start_secure(certificate="expired")
+    broker.log.wait("warn certificate has expired file=")
