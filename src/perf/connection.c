@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "perf/clock.h"
+#include "perf/transport.h"
 
 enum {
     ANSWER_TIMEOUT_MS = 30000, /* generous: a broker that opens 10,000 connections is busy */
@@ -77,8 +78,7 @@ connection_receive(struct connection *connection, bool wait)
         size_t more = connection->in_capacity ? connection->in_capacity * 2 : INITIAL_CAPACITY;
         connection_reserve(connection, more);
     }
-    ssize_t n = recv(connection->fd, connection->in + connection->in_end,
-                     connection->in_capacity - connection->in_end, wait ? 0 : MSG_DONTWAIT);
+    ssize_t n = transport_receive(connection, wait);
     if (n > 0) {
         connection->in_end += (size_t)n;
         return n;
@@ -95,8 +95,8 @@ connection_flush(struct connection *connection)
 {
     struct wire_buffer *out = &connection->out;
     while (connection->out_sent < out->size) {
-        ssize_t n = send(connection->fd, out->data + connection->out_sent,
-                         out->size - connection->out_sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = transport_send(connection, out->data + connection->out_sent,
+                                   out->size - connection->out_sent);
         if (n < 0) {
             if (errno == EAGAIN)
                 return 0;
@@ -306,7 +306,7 @@ connection_connect(struct connection *connection, const struct uri *uri)
                                strerror(saved));
     int on = 1;
     setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    return 0;
+    return transport_open(connection, uri);
 }
 
 static void
@@ -444,6 +444,7 @@ connection_close(struct connection *connection)
 void
 connection_fini(struct connection *connection)
 {
+    transport_close(connection);
     if (connection->fd >= 0)
         close(connection->fd);
     connection->fd = -1;

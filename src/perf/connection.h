@@ -23,8 +23,11 @@ enum {
     CONNECTION_ERROR_SIZE = 640,   /* the server's 255 bytes, and ours around them */
 };
 
+struct ssl_st; /* SSL of OpenSSL */
+
 struct connection {
-    int fd; /* -1: closed; blocking, the hot path passes MSG_DONTWAIT */
+    int fd;             /* -1: closed */
+    struct ssl_st *ssl; /* NULL: plain */
     uint32_t frame_max;
     uint16_t heartbeat;  /* seconds, as negotiated; 0: none */
     bool is_blocked;     /* by connection.blocked: the broker takes no messages */

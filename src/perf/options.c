@@ -33,7 +33,9 @@ struct option_rule {
 
 static const struct option_rule RULES[] = {
     {"uri", 'u', OPTION_TEXT, AT(uri_text), 0, 0, "URI",
-     "where the broker is (amqp://guest:guest@127.0.0.1:5672/%2f)"},
+     "where the broker is (amqp://guest:guest@127.0.0.1:5672/%2f); amqps:// is TLS"},
+    {"ca-file", 0, OPTION_TEXT, AT(ca_file), 0, 0, "FILE",
+     "with TLS, trust only brokers that these authorities vouch for (all)"},
     {"producers", 'x', OPTION_COUNT, AT(producers), 0, CLIENTS_MAX, "N",
      "publishing connections (1)"},
     {"consumers", 'y', OPTION_COUNT, AT(consumers), 0, CLIENTS_MAX, "N",
@@ -174,6 +176,9 @@ options_settle(struct options *options)
     char error[512];
     if (uri_parse(&options->uri, options->uri_text, error, sizeof(error)) < 0)
         return usage_error("uri", error);
+    if (options->ca_file && !options->uri.is_tls)
+        return usage_error("ca-file", "belongs to an amqps:// address");
+    options->uri.ca_file = options->ca_file;
     const struct {
         const char *name, *text;
     } names[] = {{"queue", options->queue},

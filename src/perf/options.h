@@ -20,6 +20,7 @@ enum {
 
 struct options {
     const char *uri_text;
+    const char *ca_file; /* NULL: none */
     struct uri uri;
 
     /* Who and where. OPTION_UNSET in the first four until options_parse has settled them. */

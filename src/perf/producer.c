@@ -7,10 +7,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 
 #include "perf/clock.h"
 #include "perf/run.h"
+#include "perf/transport.h"
 
 enum {
     WRITE_SIZE = 65536,  /* of a batch; larger ones fall out of the second-level cache */
@@ -257,9 +257,8 @@ batch_send(struct client *client)
 {
     struct producer *producer = &client->producer;
     while (producer->pending_start < producer->pending_end) {
-        ssize_t n =
-            send(client->connection.fd, producer->slots + producer->pending_start,
-                 producer->pending_end - producer->pending_start, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = transport_send(&client->connection, producer->slots + producer->pending_start,
+                                   producer->pending_end - producer->pending_start);
         if (n < 0) {
             if (errno == EINTR)
                 continue;

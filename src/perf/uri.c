@@ -1,4 +1,4 @@
-/* Reading amqp:// addresses. See uri.h. */
+/* Reading amqp:// and amqps:// addresses. See uri.h. */
 #include "perf/uri.h"
 
 #include <ctype.h>
@@ -88,15 +88,14 @@ uri_parse(struct uri *uri, const char *text, char *error, size_t error_size)
 {
     *uri = (struct uri){
         .user = "guest", .password = "guest", .host = "127.0.0.1", .port = "5672", .vhost = "/"};
-    if (strncasecmp(text, "amqps://", 8) == 0) {
-        snprintf(error, error_size, "amqps:// (TLS) is not supported: measure the plain listener");
+    uri->is_tls = strncasecmp(text, "amqps://", 8) == 0;
+    if (!uri->is_tls && strncasecmp(text, "amqp://", 7) != 0) {
+        snprintf(error, error_size, "\"%s\" begins with neither amqp:// nor amqps://", text);
         return -1;
     }
-    if (strncasecmp(text, "amqp://", 7) != 0) {
-        snprintf(error, error_size, "\"%s\" does not begin with amqp://", text);
-        return -1;
-    }
-    const char *at = text + 7;
+    if (uri->is_tls)
+        snprintf(uri->port, sizeof(uri->port), "5671");
+    const char *at = text + (uri->is_tls ? 8 : 7);
     const char *query = strchr(at, '?');
     const char *end = query ? query : at + strlen(at);
     const char *slash = memchr(at, '/', (size_t)(end - at));
