@@ -31,16 +31,20 @@ enum { HOUR_S = 3600 };
 
 static char folder[] = "/tmp/whippet-tls-XXXXXX";
 
-/* The path of a file in the folder; good for four calls more. */
+/* The path of a file in the folder; good for the whole test. */
 static inline const char *
 path_of(const char *name)
 {
-    static char paths[5][128];
-    static unsigned next;
-    char *path = paths[next++ % 5];
+    static char paths[64][128];
+    static size_t count;
+    char path[128];
 
-    snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
-    return path;
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(paths[i], path) == 0)
+            return paths[i];
+    MUST(count < 64);
+    return strcpy(paths[count++], path);
 }
 
 /* What a certificate is to say. */
