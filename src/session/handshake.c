@@ -185,10 +185,18 @@ welcome(struct connection *connection, struct slice user)
     connection->state = CONNECTION_AWAITS_TUNE_OK;
 }
 
-/* EXTERNAL (RFC 4422, appendix A): the certificate says who it is. The response is who the client
- * wants to be: nobody in particular, or that one. Some clients send their user's name, others
- * nothing; librabbitmq sends the configured user, whoever that is, and is refused unless it fits.
+/* Does the response of EXTERNAL (RFC 4422, appendix A) name a user? Another one than the
+ * certificate's is then refused. RabbitMQ does not look at it, and clients send what they like:
+ * most nothing, librabbitmq what it is configured with, amqp091-go "\0*\0*". What has a 0 byte is
+ * no name.
  */
+static bool
+asks_for_user(struct slice response)
+{
+    return response.size > 0 && memchr(response.data, 0, response.size) == NULL;
+}
+
+/* EXTERNAL: the certificate says who it is. */
 static void
 login_external(struct connection *connection, struct slice response)
 {
@@ -201,7 +209,7 @@ login_external(struct connection *connection, struct slice response)
         return;
     }
     struct slice user = slice_from(name);
-    if (response.size > 0 && !slice_equal(response, user))
+    if (asks_for_user(response) && !slice_equal(response, user))
         refuse(connection, mechanism, user, "the client asks to be another user");
     else if (host->authenticate_external == NULL
              || !host->authenticate_external(host->authenticate_external_context, user,
