@@ -597,13 +597,5 @@ stream_tls_version(const struct stream *stream)
 {
     const struct tls_stream *tls = established(stream);
 
-    return tls != NULL ? SSL_get_version(tls->ssl) : "";
-}
-
-const char *
-stream_tls_cipher(const struct stream *stream)
-{
-    const struct tls_stream *tls = established(stream);
-
-    return tls != NULL ? SSL_get_cipher_name(tls->ssl) : "";
+    return tls != NULL ? SSL_get_version(tls->ssl) : "none";
 }

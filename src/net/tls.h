@@ -95,8 +95,7 @@ bool stream_has_peer_certificate(const struct stream *stream);
 MUST_CHECK int stream_peer_name(const struct stream *stream, char name[TLS_NAME_MAX],
                                 const char **reason);
 
-/* "TLSv1.3" and "TLS_AES_256_GCM_SHA384", for the log; "" of a stream without TLS. Static texts. */
+/* "TLSv1.3" for the log; "none" of a stream without TLS. A static text. */
 const char *stream_tls_version(const struct stream *stream);
-const char *stream_tls_cipher(const struct stream *stream);
 
 #endif
