@@ -1,0 +1,154 @@
+/* What queues promise, each in a scene of its own. What they do with everything at once is the
+ * model's business (test_broker_model_queue.c). */
+#include "test_broker_support.h"
+
+static struct shard *shard;
+static struct test_client client;
+
+static void
+set_up(void)
+{
+    broker_up(1, client_receive);
+    shard = test_broker->shards[0];
+    client_init(&client, shard);
+}
+
+static void
+tear_down(void)
+{
+    client_fini(&client);
+    broker_down();
+}
+
+static struct queue_record *
+declare(const char *name)
+{
+    return declare_queue(shard, &(struct queue_wish){.name = name});
+}
+
+/* A queue with one or two numbers among its arguments, and perhaps an overflow. */
+static struct queue_record *
+declare_with(const char *name, const char *argument, int64_t value, const char *overflow)
+{
+    struct queue_wish wish = {.name = name, .has_arguments = true};
+    amqp_table_builder_init(&wish.arguments);
+    amqp_table_builder_put_int64(&wish.arguments, slice_from(argument), value);
+    if (overflow != NULL)
+        amqp_table_builder_put_string(&wish.arguments, SLICE("x-overflow"), slice_from(overflow));
+    return declare_queue(shard, &wish);
+}
+
+static void
+send_to(const char *queue, uint64_t uid, int64_t expiration_ms)
+{
+    uint32_t answers;
+    struct message_wish wish = {.uid = uid,
+                                .exchange = "",
+                                .routing_key = queue,
+                                .persistent = true,
+                                .priority = -1,
+                                .expiration_ms = expiration_ms};
+    ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, uid, &answers), 1);
+    settle_down();
+}
+
+static void
+pass(int64_t ms)
+{
+    set_clock(clock_now() + ms);
+    settle_down();
+}
+
+static void
+get(const struct queue_record *queue)
+{
+    client.replies = 0;
+    send_plain(shard, MAIL_GET, queue->queue, client.ref, 0);
+}
+
+/* The uids of what the client has seen, in order. */
+static void
+check_seen(const uint64_t *uids, size_t count)
+{
+    ck_assert_uint_eq(client.count, count);
+    for (size_t i = 0; i < count; i++)
+        ck_assert_uint_eq(client.seen[i].uid, uids[i]);
+}
+
+#define SEEN(...)                                                                                  \
+    check_seen((const uint64_t[]){__VA_ARGS__},                                                    \
+               sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
+
+START_TEST(a_queue_that_drops_its_oldest_drops_one_that_comes_back)
+{
+    struct queue_record *queue = declare_with("q", "x-max-length", 1, NULL);
+    send_to("q", 1, -1);
+    get(queue);
+    send_to("q", 2, -1);
+    client_settle(&client, &client.seen[0], SETTLE_REQUEUED);
+    ck_assert_uint_eq(queue->ready, 1);
+    get(queue);
+    SEEN(1, 2);
+}
+END_TEST
+
+START_TEST(a_queue_expires_that_nobody_uses)
+{
+    declare_with("q", "x-expires", 100, NULL);
+    send_to("q", 1, -1);
+    pass(99);
+    ck_assert_ptr_nonnull(find_queue("q"));
+    get(find_queue("q")); /* use: publishing was none */
+    pass(99);
+    ck_assert_ptr_nonnull(find_queue("q"));
+    pass(1);
+    ck_assert_ptr_null(find_queue("q"));
+}
+END_TEST
+
+START_TEST(a_queue_with_a_consumer_does_not_expire)
+{
+    struct queue_record *queue = declare_with("q", "x-expires", 100, NULL);
+    struct ref subscription =
+        client_subscribe(&client, queue, &(struct subscription_request){.consumer = 1});
+    pass(1000);
+    ck_assert_ptr_nonnull(find_queue("q"));
+    send_plain(shard, MAIL_UNSUBSCRIBE, subscription, client.ref, 0);
+    pass(99);
+    ck_assert_ptr_nonnull(find_queue("q"));
+    pass(101);
+    ck_assert_ptr_null(find_queue("q"));
+}
+END_TEST
+
+START_TEST(a_delivery_whose_client_has_gone_comes_back)
+{
+    struct queue_record *queue = declare("q");
+    struct test_client other;
+    client_init(&other, shard);
+    client_subscribe(&other, queue, &(struct subscription_request){.consumer = 1, .prefetch = 1});
+    client_fini(&other);
+    uint32_t answers;
+    struct message_wish wish = {
+        .uid = 1, .exchange = "", .routing_key = "q", .priority = -1, .expiration_ms = -1};
+    ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, 1, &answers), 1);
+    shard_run(shard);
+    ck_assert_uint_eq(queue->ready + queue->unacknowledged, 1);
+}
+END_TEST
+
+static void
+add(TCase *tests)
+{
+    tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_add_test(tests, a_queue_that_drops_its_oldest_drops_one_that_comes_back);
+    tcase_add_test(tests, a_queue_expires_that_nobody_uses);
+    tcase_add_test(tests, a_queue_with_a_consumer_does_not_expire);
+    tcase_add_test(tests, a_delivery_whose_client_has_gone_comes_back);
+}
+
+int
+main(void)
+{
+    return run_suite("broker/queue", add);
+}
