@@ -195,6 +195,7 @@ lane_push(struct lane *lane, uint64_t *sequence)
     struct entry *entry = &chunk->entries[at % LANE_CHUNK_ENTRIES];
     *entry = (struct entry){.state = ENTRY_READY, .deadline_ms = NEVER};
     chunk->live++;
+    lane->live++;
     lane->tail++;
     lane->ready++;
     *sequence = at;
@@ -317,8 +318,6 @@ lane_take(struct lane *lane, uint64_t sequence, struct entry *entry)
         returned_pop(lane);
     else if (sequence == lane->cursor)
         lane->cursor++;
-    if (lane->ready == 0)
-        lane->latest_deadline_ms = INT64_MIN;
 }
 
 int
@@ -356,6 +355,9 @@ lane_remove(struct lane *lane, uint64_t sequence, struct entry *entry)
     struct lane_chunk *chunk = *chunk_slot(lane, number);
     entry->state = ENTRY_DEAD;
     entry->message = NULL;
+    /* Not before: what is unacknowledged may come back before messages with earlier deadlines. */
+    if (--lane->live == 0)
+        lane->latest_deadline_ms = INT64_MIN;
     if (--chunk->live == 0)
         free_chunk(lane, number);
 }

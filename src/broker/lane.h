@@ -62,6 +62,7 @@ struct lane {
     uint64_t *returned;         /* heap of returned sequence numbers, smallest first */
     uint32_t returned_count, returned_capacity;
     uint64_t ready;
+    uint64_t live;              /* ready or unacknowledged */
     int64_t latest_deadline_ms; /* of the messages that came in order of their deadlines */
 };
 

@@ -79,6 +79,35 @@ check_seen(const uint64_t *uids, size_t count)
     check_seen((const uint64_t[]){__VA_ARGS__},                                                    \
                sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
 
+START_TEST(a_message_expires_behind_one_that_came_back)
+{
+    struct queue_record *queue = declare("q");
+    send_to("q", 1, -1);
+    get(queue); /* nothing is ready now */
+    send_to("q", 2, 50);
+    client_settle(&client, &client.seen[0], SETTLE_REQUEUED);
+    ck_assert_uint_eq(queue->ready, 2);
+    pass(50);
+    ck_assert_uint_eq(queue->ready, 1);
+    get(queue);
+    SEEN(1, 1);
+}
+END_TEST
+
+START_TEST(a_message_expires_behind_one_with_more_time_that_came_back)
+{
+    struct queue_record *queue = declare("q");
+    send_to("q", 1, 1000);
+    get(queue);
+    send_to("q", 2, 50);
+    client_settle(&client, &client.seen[0], SETTLE_REQUEUED);
+    pass(50);
+    ck_assert_uint_eq(queue->ready, 1);
+    pass(950);
+    ck_assert_uint_eq(queue->ready, 0);
+}
+END_TEST
+
 START_TEST(a_queue_that_drops_its_oldest_drops_one_that_comes_back)
 {
     struct queue_record *queue = declare_with("q", "x-max-length", 1, NULL);
@@ -141,6 +170,8 @@ static void
 add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_add_test(tests, a_message_expires_behind_one_that_came_back);
+    tcase_add_test(tests, a_message_expires_behind_one_with_more_time_that_came_back);
     tcase_add_test(tests, a_queue_that_drops_its_oldest_drops_one_that_comes_back);
     tcase_add_test(tests, a_queue_expires_that_nobody_uses);
     tcase_add_test(tests, a_queue_with_a_consumer_does_not_expire);
