@@ -819,8 +819,13 @@ get(struct queue *queue, const struct mail *mail)
     uint64_t tag;
     struct lane *lane;
     struct entry *entry;
-    while ((entry = first_ready(queue, &tag, &lane)) != NULL && !fetch(queue, tag, lane, entry))
-        continue;
+    while ((entry = first_ready(queue, &tag, &lane)) != NULL) {
+        /* More have expired than queue_run takes out in one go. */
+        if (entry->deadline_ms <= queue->shard->now_ms)
+            queue_depart(queue, tag, entry, DEPARTS_EXPIRED);
+        else if (fetch(queue, tag, lane, entry))
+            break;
+    }
     if (entry == NULL) {
         reply_counts(queue, mail, QUEUE_EMPTY, 0);
         return;

@@ -108,6 +108,20 @@ START_TEST(a_message_expires_behind_one_with_more_time_that_came_back)
 }
 END_TEST
 
+START_TEST(get_finds_none_of_many_that_have_expired)
+{
+    struct queue_record *queue = declare("q");
+    for (uint64_t i = 1; i <= 3 * QUEUE_RUN_BUDGET; i++)
+        send_to("q", i, 50);
+    send_to("q", 9999, -1);
+    set_clock(clock_now() + 51); /* and the timer has not fired yet */
+    get(queue);
+    SEEN(9999);
+    settle_down();
+    ck_assert_uint_eq(queue->ready, 0);
+}
+END_TEST
+
 START_TEST(a_queue_that_drops_its_oldest_drops_one_that_comes_back)
 {
     struct queue_record *queue = declare_with("q", "x-max-length", 1, NULL);
@@ -172,6 +186,7 @@ add(TCase *tests)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, a_message_expires_behind_one_that_came_back);
     tcase_add_test(tests, a_message_expires_behind_one_with_more_time_that_came_back);
+    tcase_add_test(tests, get_finds_none_of_many_that_have_expired);
     tcase_add_test(tests, a_queue_that_drops_its_oldest_drops_one_that_comes_back);
     tcase_add_test(tests, a_queue_expires_that_nobody_uses);
     tcase_add_test(tests, a_queue_with_a_consumer_does_not_expire);
