@@ -445,13 +445,16 @@ refuses(struct queue *queue, const struct message *message)
            && is_over(queue, queue->ready + 1, queue->ready_bytes + message->body_size);
 }
 
-/* A queue that is too long loses its oldest messages; deliveries come first. */
+/* A queue that is too long loses its oldest messages; deliveries come first. One that refuses
+ * messages rather than lose any keeps what comes back to it, even above its limit. */
 static void
 keep_limit(struct queue *queue)
 {
     struct entry *entry;
     struct lane *lane;
     uint64_t tag;
+    if (queue->record->options.overflow != OVERFLOW_DROP_HEAD)
+        return;
     if (is_over(queue, queue->ready, queue->ready_bytes))
         queue_run(queue);
     while (is_over(queue, queue->ready, queue->ready_bytes)

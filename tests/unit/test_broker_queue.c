@@ -122,6 +122,23 @@ START_TEST(get_finds_none_of_many_that_have_expired)
 }
 END_TEST
 
+START_TEST(a_queue_that_refuses_messages_drops_none_that_comes_back)
+{
+    static const char *const overflows[] = {"reject-publish", "reject-publish-dlx"};
+    struct queue_record *queue = declare_with("q", "x-max-length", 1, overflows[_i]);
+    send_to("q", 1, -1);
+    get(queue);
+    send_to("q", 2, -1);
+    client_settle(&client, &client.seen[0], SETTLE_REQUEUED);
+    ck_assert_uint_eq(queue->ready, 2);
+    send_to("q", 3, -1);
+    ck_assert_uint_eq(client.refused, 1);
+    get(queue);
+    get(queue);
+    SEEN(1, 1, 2);
+}
+END_TEST
+
 START_TEST(a_queue_that_drops_its_oldest_drops_one_that_comes_back)
 {
     struct queue_record *queue = declare_with("q", "x-max-length", 1, NULL);
@@ -187,6 +204,7 @@ add(TCase *tests)
     tcase_add_test(tests, a_message_expires_behind_one_that_came_back);
     tcase_add_test(tests, a_message_expires_behind_one_with_more_time_that_came_back);
     tcase_add_test(tests, get_finds_none_of_many_that_have_expired);
+    tcase_add_loop_test(tests, a_queue_that_refuses_messages_drops_none_that_comes_back, 0, 2);
     tcase_add_test(tests, a_queue_that_drops_its_oldest_drops_one_that_comes_back);
     tcase_add_test(tests, a_queue_expires_that_nobody_uses);
     tcase_add_test(tests, a_queue_with_a_consumer_does_not_expire);
