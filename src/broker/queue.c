@@ -534,7 +534,8 @@ take_turn(struct subscription *subscription)
 {
     struct queue *queue = subscription->queue;
     list_remove(&subscription->turn_link);
-    if (!can_receive(subscription)) {
+    subscription->is_able = can_receive(subscription);
+    if (!subscription->is_able) {
         list_push_back(&queue->blocked, &subscription->turn_link);
         return;
     }
@@ -545,12 +546,14 @@ take_turn(struct subscription *subscription)
     list_insert_before(place->next, &subscription->turn_link);
 }
 
-/* Something changed that may let the subscription receive. */
+/* Something changed that may let the subscription receive. If it could before, it keeps its turn:
+ * who acknowledges often must not wait longer for that. */
 static void
 reconsider(struct subscription *subscription)
 {
     struct queue *queue = subscription->queue;
-    take_turn(subscription);
+    if (!subscription->is_able || !can_receive(subscription))
+        take_turn(subscription);
     if (queue->ready > 0)
         make_runnable(queue);
 }

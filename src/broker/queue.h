@@ -61,6 +61,7 @@ struct subscription {
     uint32_t leave; /* metered: messages that may be sent */
     int64_t window; /* bytes that may be sent */
     bool no_ack, is_exclusive, is_metered, has_asked;
+    bool is_able; /* in the queue's list of those that can take a message */
 };
 
 /* A tag names a message of a queue: its priority above, its number in the lane below. */

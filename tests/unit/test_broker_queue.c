@@ -152,6 +152,22 @@ START_TEST(a_queue_that_drops_its_oldest_drops_one_that_comes_back)
 }
 END_TEST
 
+START_TEST(a_consumer_that_acknowledges_keeps_its_turn)
+{
+    struct queue_record *queue = declare("q");
+    for (uint32_t i = 0; i < 2; i++)
+        client_subscribe(&client, queue,
+                         &(struct subscription_request){.consumer = i, .prefetch = 10});
+    send_to("q", 1, -1);
+    send_to("q", 2, -1);
+    client_settle(&client, &client.seen[0], SETTLE_ACKNOWLEDGED);
+    send_to("q", 3, -1);
+    SEEN(1, 2, 3);
+    ck_assert_uint_eq(client.seen[1].consumer, 1);
+    ck_assert_uint_eq(client.seen[2].consumer, 0);
+}
+END_TEST
+
 START_TEST(a_queue_expires_that_nobody_uses)
 {
     declare_with("q", "x-expires", 100, NULL);
@@ -206,6 +222,7 @@ add(TCase *tests)
     tcase_add_test(tests, get_finds_none_of_many_that_have_expired);
     tcase_add_loop_test(tests, a_queue_that_refuses_messages_drops_none_that_comes_back, 0, 2);
     tcase_add_test(tests, a_queue_that_drops_its_oldest_drops_one_that_comes_back);
+    tcase_add_test(tests, a_consumer_that_acknowledges_keeps_its_turn);
     tcase_add_test(tests, a_queue_expires_that_nobody_uses);
     tcase_add_test(tests, a_queue_with_a_consumer_does_not_expire);
     tcase_add_test(tests, a_delivery_whose_client_has_gone_comes_back);
