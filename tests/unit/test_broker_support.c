@@ -2,8 +2,10 @@
 #include "test_broker_support.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "base/memory.h"
@@ -25,6 +27,18 @@ from_environment(const char *name, uint64_t fallback)
     return text == NULL ? fallback : strtoull(text, NULL, 0);
 }
 
+/* A crash says the seed, too. */
+static void
+on_crash(int signal_number)
+{
+    char text[96];
+    int size = snprintf(text, sizeof(text),
+                        "WHIPPET_TEST_SEED=%" PRIu64 ", operation %" PRIu64 ": crashed\n",
+                        test_seed, test_operation);
+    if (write(STDERR_FILENO, text, (size_t)size) == size)
+        raise(signal_number);
+}
+
 void
 run_rounds(unsigned rounds, void (*round)(void))
 {
@@ -35,6 +49,11 @@ run_rounds(unsigned rounds, void (*round)(void))
         random_bytes(&first, sizeof(first));
         first = first % 1000000000 + 1;
     }
+    struct sigaction action = {.sa_handler = on_crash, .sa_flags = (int)SA_RESETHAND | SA_NODEFER};
+    sigaction(SIGABRT, &action, NULL);
+    sigaction(SIGSEGV, &action, NULL);
+    printf("seeds %" PRIu64 " to %" PRIu64 "\n", first, first + count - 1);
+    fflush(stdout);
     for (uint64_t i = 0; i < count; i++) {
         test_seed = first + i;
         test_operation = 0;
