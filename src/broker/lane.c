@@ -224,15 +224,30 @@ swap(uint64_t *a, uint64_t *b)
     *b = kept;
 }
 
-static int
+/* Forgets the returned ones: the cursor goes back to find them again, at the price of looking at
+ * all that is behind the first of them. */
+static void
+returned_give_up(struct lane *lane, uint64_t sequence)
+{
+    if (lane->returned_count > 0 && lane->returned[0] < sequence)
+        sequence = lane->returned[0];
+    lane->cursor = sequence;
+    free(lane->returned);
+    lane->returned = NULL;
+    lane->returned_count = lane->returned_capacity = 0;
+}
+
+static void
 returned_push(struct lane *lane, uint64_t sequence)
 {
     if (lane->returned_count == lane->returned_capacity) {
         uint32_t capacity =
             lane->returned_capacity == 0 ? FIRST_RETURNED_CAPACITY : lane->returned_capacity * 2;
         uint64_t *heap = realloc(lane->returned, capacity * sizeof(*heap));
-        if (heap == NULL)
-            return -ENOMEM;
+        if (heap == NULL) {
+            returned_give_up(lane, sequence);
+            return;
+        }
         lane->returned = heap;
         lane->returned_capacity = capacity;
     }
@@ -242,7 +257,6 @@ returned_push(struct lane *lane, uint64_t sequence)
         swap(&lane->returned[(i - 1) / 2], &lane->returned[i]);
         i = (i - 1) / 2;
     }
-    return 0;
 }
 
 static void
@@ -320,16 +334,15 @@ lane_take(struct lane *lane, uint64_t sequence, struct entry *entry)
         lane->cursor++;
 }
 
-int
+void
 lane_return(struct lane *lane, uint64_t sequence, struct entry *entry)
 {
     assert(entry->state == ENTRY_UNACKNOWLEDGED);
     /* An entry that was taken from ahead of the cursor will be found by it again. */
-    if (sequence < lane->cursor && returned_push(lane, sequence) != 0)
-        return -ENOMEM;
+    if (sequence < lane->cursor)
+        returned_push(lane, sequence);
     entry->state = ENTRY_READY;
     lane->ready++;
-    return 0;
 }
 
 static void

@@ -11,8 +11,8 @@
  * in the journal alone, as those of a long backlog do, is packed to a fifth, until somebody looks
  * at it.
  *
- * Ready entries are found through a cursor, which only moves forward, and a heap of the sequence
- * numbers that were returned behind it. */
+ * Ready entries are found through a cursor and a heap of the sequence numbers that were returned
+ * behind it. The cursor moves forward; only when there is no memory for the heap it goes back. */
 #ifndef BROKER_LANE_H
 #define BROKER_LANE_H
 
@@ -57,7 +57,7 @@ struct lane {
     struct lane_chunk **chunks; /* ring of pointers; NULL where a chunk was freed */
     uint32_t chunk_capacity;    /* power of two */
     uint64_t first_chunk;       /* number of the oldest chunk that may exist */
-    uint64_t cursor;            /* entries from here on were never handed out */
+    uint64_t cursor;            /* ready entries before it are in `returned` */
     uint64_t tail;              /* sequence number of the next message */
     uint64_t *returned;         /* heap of returned sequence numbers, smallest first */
     uint32_t returned_count, returned_capacity;
@@ -85,9 +85,8 @@ struct entry *lane_first_ready(struct lane *lane, uint64_t *sequence);
 /* A ready entry, the first or any other, is handed out: it is ENTRY_UNACKNOWLEDGED now. */
 void lane_take(struct lane *lane, uint64_t sequence, struct entry *entry);
 
-/* A taken entry is ready again, at its place. -ENOMEM when that cannot be noted: the entry is then
- * as before. */
-MUST_CHECK int lane_return(struct lane *lane, uint64_t sequence, struct entry *entry);
+/* A taken entry is ready again, at its place. */
+void lane_return(struct lane *lane, uint64_t sequence, struct entry *entry);
 
 /* The entry is done with; its message is no longer the lane's business. */
 void lane_remove(struct lane *lane, uint64_t sequence, struct entry *entry);

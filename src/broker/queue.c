@@ -859,8 +859,7 @@ requeue(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entr
         queue_depart(queue, tag, entry, DEPARTS_DELIVERY_LIMIT);
         return;
     }
-    if (lane_return(lane, tag & TAG_SEQUENCE_MASK, entry) != 0)
-        return; /* stays unacknowledged rather than being lost; comes back with a restart */
+    lane_return(lane, tag & TAG_SEQUENCE_MASK, entry);
     queue->unacknowledged--;
     queue->ready++;
     queue->ready_bytes += entry->body_size;
