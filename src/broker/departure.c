@@ -75,8 +75,9 @@ depart(struct queue *queue, struct message *message, uint64_t id, enum departure
     struct departure *departure =
         malloc(sizeof(*departure) + record->name.size + exchange.size + key_size);
     if (departure == NULL) {
-        log_error("out of memory: a dead letter was dropped", LOG_SLICE("queue", record->name));
-        shard_settle(queue->shard, queue->journal_id, id);
+        /* It is not settled: the journal gives it back to the queue at the next start. */
+        log_error("out of memory: a message cannot go on from its queue",
+                  LOG_SLICE("queue", record->name), LOG_UINT("message", id));
         message_unref(message);
         return;
     }

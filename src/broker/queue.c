@@ -475,7 +475,7 @@ deadline_for(const struct queue *queue, const struct message *message, uint32_t 
     return ttl_ms == OPTION_NONE ? NEVER : now_ms + ttl_ms;
 }
 
-bool
+int
 queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, bool is_dead_letter)
 {
     const struct queue_options *options = &queue->record->options;
@@ -483,7 +483,7 @@ queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, b
     if (is_dead_letter && !dead_letter_may_enter(message, queue->record->name)) {
         settle_message(queue, message);
         message_unref(message);
-        return true;
+        return 0;
     }
     if (is_limited && refuses(queue, message)) {
         queue_run(queue);
@@ -493,25 +493,25 @@ queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, b
             else
                 settle_message(queue, message);
             message_unref(message);
-            return false;
+            return -EBUSY;
         }
     }
     if (!note_identifier(queue, message)) {
         settle_message(queue, message);
         message_unref(message);
-        return true;
+        return 0;
     }
     int64_t deadline_ms = deadline_for(queue, message, delay_ms);
     if (enter(queue, message, deadline_ms) != 0) {
-        settle_message(queue, message);
+        forget_identifier(queue, message);
         message_unref(message);
-        return false;
+        return -ENOMEM;
     }
     if (is_limited)
         keep_limit(queue);
     if (deadline_ms == queue->shard->now_ms) /* a time to live of 0: to a ready consumer, or gone */
         queue_run(queue);
-    return true;
+    return 0;
 }
 
 /* --- Subscriptions ---------------------------------------------------------------------------- */
@@ -1134,13 +1134,21 @@ confirm(struct shard *shard, const struct mail *mail, bool is_accepted)
 static void
 receive_message(struct queue *queue, const struct mail *mail)
 {
-    bool is_taken = queue_publish(queue, mail->publish.message, mail->publish.delay_ms,
-                                  mail->publish.is_dead_letter);
+    uint64_t id = queue_kept_id(queue, mail->publish.message);
+    int status = queue_publish(queue, mail->publish.message, mail->publish.delay_ms,
+                               mail->publish.is_dead_letter);
+    if (UNLIKELY(status == -ENOMEM)) {
+        log_error("out of memory: a message finds no place",
+                  LOG_SLICE("queue", queue->record->name), LOG_UINT("message", id));
+        /* Who is not told must not lose it: the journal gives it back at the next start. */
+        if (mail->flag)
+            shard_settle(queue->shard, queue->journal_id, id);
+    }
     /* A dead letter that was refused and dead-lettered here has gone on: it must not come again. */
-    if (mail->publish.number == DEPARTURE_NUMBER
+    if (status == -EBUSY && mail->publish.number == DEPARTURE_NUMBER
         && queue->record->options.overflow == OVERFLOW_REJECT_PUBLISH_DLX)
-        is_taken = true;
-    confirm(queue->shard, mail, is_taken);
+        status = 0;
+    confirm(queue->shard, mail, status == 0);
 }
 
 /* Mail for a queue that is no more. A message to it counts as taken: it was routed, then the queue

@@ -75,9 +75,10 @@ struct queue *queue_new(struct shard *shard, struct queue_record *record);
 void queue_receive(struct shard *shard, const struct mail *mail);
 
 /* Takes in a message (one reference is given away): the queue's or the message's time to live, its
- * limits and its rules apply. False when it refuses (overflow reject-publish). */
-bool queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms,
-                   bool is_dead_letter);
+ * limits and its rules apply. -EBUSY when it refuses (overflow reject-publish); -ENOMEM when there
+ * is no place for it: the journal still has it then, if it had. */
+MUST_CHECK int queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms,
+                             bool is_dead_letter);
 
 /* The message's id in the journal if it is there for this queue, else 0: a classic queue keeps only
  * persistent messages, though a quorum queue may have had the same one written. */
