@@ -1,0 +1,317 @@
+/* Messages that leave a queue for somewhere else: dead letters and what is written on them, and
+ * delayed messages. */
+#include <stdio.h>
+
+#include "broker/exchange.h"
+#include "test_broker_support.h"
+
+static struct shard *shard;
+static struct test_client client;
+
+static void
+set_up(void)
+{
+    broker_up(2, client_receive);
+    shard = test_broker->shards[0];
+    client_init(&client, shard);
+}
+
+static void
+tear_down(void)
+{
+    client_fini(&client);
+    broker_down();
+}
+
+struct arguments {
+    const char *dead_letters_to; /* a queue, by the default exchange */
+    const char *dead_letter_exchange;
+    int64_t ttl_ms, max_length;
+    const char *overflow;
+};
+
+static struct queue_record *
+declare_on(struct shard *where, const char *name, const struct arguments *wanted)
+{
+    struct queue_wish wish = {.name = name, .has_arguments = true};
+    struct amqp_table_builder *arguments = &wish.arguments;
+    amqp_table_builder_init(arguments);
+    if (wanted->dead_letters_to != NULL || wanted->dead_letter_exchange != NULL)
+        amqp_table_builder_put_string(
+            arguments, SLICE("x-dead-letter-exchange"),
+            slice_from(wanted->dead_letter_exchange == NULL ? "" : wanted->dead_letter_exchange));
+    if (wanted->dead_letters_to != NULL)
+        amqp_table_builder_put_string(arguments, SLICE("x-dead-letter-routing-key"),
+                                      slice_from(wanted->dead_letters_to));
+    if (wanted->ttl_ms != 0)
+        amqp_table_builder_put_int64(arguments, SLICE("x-message-ttl"), wanted->ttl_ms);
+    if (wanted->max_length != 0)
+        amqp_table_builder_put_int64(arguments, SLICE("x-max-length"), wanted->max_length);
+    if (wanted->overflow != NULL)
+        amqp_table_builder_put_string(arguments, SLICE("x-overflow"), slice_from(wanted->overflow));
+    return declare_queue(where, &wish);
+}
+
+static struct queue_record *
+declare(const char *name, const struct arguments *wanted)
+{
+    return declare_on(shard, name, wanted);
+}
+
+static void
+send(const char *exchange, const char *key, uint64_t uid, int64_t expiration_ms, int64_t delay_ms)
+{
+    uint32_t answers;
+    struct message_wish wish = {.uid = uid,
+                                .exchange = exchange,
+                                .routing_key = key,
+                                .persistent = true,
+                                .priority = -1,
+                                .expiration_ms = expiration_ms,
+                                .delay_ms = delay_ms};
+    ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, uid, &answers), 1);
+    settle_down();
+}
+
+static void
+pass(int64_t ms)
+{
+    set_clock(clock_now() + ms);
+    settle_down();
+}
+
+static const struct seen_delivery *
+get(const struct queue_record *queue)
+{
+    size_t before = client.count;
+    send_plain(shard, MAIL_GET, queue->queue, client.ref, 0);
+    settle_down();
+    ck_assert_uint_eq(client.count, before + 1);
+    return &client.seen[before];
+}
+
+/* The n-th death on it is that of this queue, for that reason, so many times. */
+static void
+check_death(const struct message *message, size_t n, const char *queue, const char *reason,
+            int64_t count)
+{
+    struct amqp_value deaths, death, value;
+    ck_assert(amqp_table_find(message_headers(message), SLICE("x-death"), &deaths));
+    struct amqp_table_iterator at = amqp_table_begin(deaths.bytes);
+    for (size_t i = 0; i <= n; i++)
+        ck_assert_int_eq(amqp_array_next(&at, &death), 1);
+    ck_assert(amqp_table_find(death.bytes, SLICE("queue"), &value));
+    ck_assert(slice_is(value.bytes, queue));
+    ck_assert(amqp_table_find(death.bytes, SLICE("reason"), &value));
+    ck_assert(slice_is(value.bytes, reason));
+    ck_assert(amqp_table_find(death.bytes, SLICE("count"), &value));
+    ck_assert_int_eq(value.integer, count);
+}
+
+START_TEST(a_rejected_message_goes_on_with_its_death_written_on_it)
+{
+    struct queue_record *queue = declare("q", &(struct arguments){.dead_letters_to = "dead"});
+    struct queue_record *dead = declare("dead", &(struct arguments){0});
+    send("", "q", 7, -1, 0);
+    client_settle(&client, get(queue), SETTLE_REJECTED);
+    const struct seen_delivery *delivery = get(dead);
+    ck_assert_uint_eq(delivery->uid, 7);
+    ck_assert(!delivery->is_redelivered);
+    check_death(delivery->message, 0, "q", "rejected", 1);
+    ck_assert(slice_is(message_routing_key(delivery->message), "dead"));
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
+    ck_assert_uint_eq(journal_holds(&test_journal, dead->id), 1);
+}
+END_TEST
+
+START_TEST(an_expired_message_does_not_expire_again)
+{
+    declare("q", &(struct arguments){.dead_letters_to = "dead"});
+    struct queue_record *dead = declare("dead", &(struct arguments){0});
+    send("", "q", 7, 10, 0);
+    pass(10);
+    pass(10000);
+    const struct message *message = get(dead)->message;
+    struct amqp_properties properties;
+    struct amqp_value deaths, death, value;
+    ck_assert(amqp_properties_decode(message_properties(message), &properties));
+    ck_assert_uint_eq(properties.flags & AMQP_HAS_EXPIRATION, 0);
+    check_death(message, 0, "q", "expired", 1);
+    ck_assert(amqp_table_find(properties.headers, SLICE("x-death"), &deaths));
+    struct amqp_table_iterator at = amqp_table_begin(deaths.bytes);
+    ck_assert_int_eq(amqp_array_next(&at, &death), 1);
+    ck_assert(amqp_table_find(death.bytes, SLICE("original-expiration"), &value));
+    ck_assert(slice_is(value.bytes, "10"));
+}
+END_TEST
+
+START_TEST(deaths_of_a_chain_are_written_the_latest_first)
+{
+    struct queue_record *a = declare("a", &(struct arguments){.dead_letters_to = "b"});
+    declare("b", &(struct arguments){.dead_letters_to = "c", .ttl_ms = 10});
+    struct queue_record *c = declare("c", &(struct arguments){0});
+    send("", "a", 1, -1, 0);
+    client_settle(&client, get(a), SETTLE_REJECTED);
+    pass(10);
+    const struct message *message = get(c)->message;
+    check_death(message, 0, "b", "expired", 1);
+    check_death(message, 1, "a", "rejected", 1);
+}
+END_TEST
+
+START_TEST(dying_again_for_the_same_reason_counts)
+{
+    struct queue_record *work = declare("work", &(struct arguments){.dead_letters_to = "wait"});
+    declare("wait", &(struct arguments){.dead_letters_to = "work", .ttl_ms = 10});
+    send("", "work", 1, -1, 0);
+    for (int64_t i = 1; i <= 5; i++) {
+        client_settle(&client, get(work), SETTLE_REJECTED);
+        pass(10);
+    }
+    const struct message *message = get(work)->message;
+    check_death(message, 0, "wait", "expired", 5);
+    check_death(message, 1, "work", "rejected", 5);
+}
+END_TEST
+
+START_TEST(a_message_that_only_expires_in_a_circle_ends)
+{
+    struct queue_record *a =
+        declare("a", &(struct arguments){.dead_letters_to = "b", .ttl_ms = 10});
+    struct queue_record *b =
+        declare("b", &(struct arguments){.dead_letters_to = "a", .ttl_ms = 10});
+    send("", "a", 1, -1, 0);
+    pass(10);
+    ck_assert_uint_eq(b->ready, 1);
+    pass(10);
+    ck_assert_uint_eq(a->ready + b->ready, 0);
+    ck_assert_uint_eq(journal_holds(&test_journal, a->id), 0);
+    ck_assert_uint_eq(journal_holds(&test_journal, b->id), 0);
+}
+END_TEST
+
+/* On the same shard, and on another that answers by mail. */
+START_TEST(a_dead_letter_that_is_refused_waits_and_goes_when_there_is_room)
+{
+    struct queue_record *queue = declare("q", &(struct arguments){.dead_letters_to = "full"});
+    struct queue_record *full =
+        declare_on(test_broker->shards[_i], "full",
+                   &(struct arguments){.max_length = 1, .overflow = "reject-publish"});
+    send("", "full", 1, -1, 0);
+    send("", "q", 2, -1, 0);
+    client_settle(&client, get(queue), SETTLE_REJECTED);
+    pass(5000);
+    ck_assert_uint_eq(full->ready, 1);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 1); /* it is not lost meanwhile */
+    client_settle(&client, get(full), SETTLE_ACKNOWLEDGED);
+    pass(1000);
+    ck_assert_uint_eq(get(full)->uid, 2);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
+}
+END_TEST
+
+START_TEST(a_dead_letter_that_leads_nowhere_ends)
+{
+    struct queue_record *queue =
+        declare("q", &(struct arguments){.dead_letter_exchange = "nowhere"});
+    send("", "q", 1, -1, 0);
+    client_settle(&client, get(queue), SETTLE_REJECTED);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
+    ck_assert(list_is_empty(&shard->departures) && list_is_empty(&shard->departures_held));
+}
+END_TEST
+
+START_TEST(an_exchange_gives_its_queues_a_dead_letter_route_unless_they_have_one)
+{
+    struct amqp_table_builder arguments;
+    amqp_table_builder_init(&arguments);
+    amqp_table_builder_put_string(&arguments, SLICE("x-dead-letter-exchange"), SLICE(""));
+    amqp_table_builder_put_string(&arguments, SLICE("x-dead-letter-routing-key"), SLICE("dead"));
+    declare_exchange("e", "direct", amqp_table_builder_finish(&arguments));
+    amqp_table_builder_free(&arguments);
+    struct queue_record *plain = declare("plain", &(struct arguments){0});
+    struct queue_record *own = declare("own", &(struct arguments){.dead_letters_to = "other"});
+    struct queue_record *dead = declare("dead", &(struct arguments){0});
+    struct queue_record *other = declare("other", &(struct arguments){0});
+    bind_queue("e", "plain", "plain", (struct slice){"", 0});
+    bind_queue("e", "own", "own", (struct slice){"", 0});
+    send("e", "plain", 1, -1, 0);
+    send("e", "own", 2, -1, 0);
+    send("", "plain", 3, -1, 0); /* not through that exchange */
+    client_settle(&client, get(plain), SETTLE_REJECTED);
+    client_settle(&client, get(own), SETTLE_REJECTED);
+    client_settle(&client, get(plain), SETTLE_REJECTED);
+    ck_assert_uint_eq(dead->ready, 1);
+    ck_assert_uint_eq(get(dead)->uid, 1);
+    ck_assert_uint_eq(get(other)->uid, 2);
+}
+END_TEST
+
+START_TEST(what_a_deleted_queue_had_sent_on_arrives)
+{
+    struct queue_record *queue = declare("q", &(struct arguments){.dead_letters_to = "dead"});
+    struct queue_record *dead = declare("dead", &(struct arguments){0});
+    send("", "q", 1, -1, 0);
+    const struct seen_delivery *delivery = get(queue);
+    send_settle(shard, delivery->queue, delivery->subscription, delivery->tag, 1, SETTLE_REJECTED);
+    queue_delete(queue_of(queue)); /* before the dead letter's turn */
+    settle_down();
+    ck_assert_uint_eq(dead->ready, 1);
+}
+END_TEST
+
+START_TEST(a_delayed_message_comes_when_its_time_has_come)
+{
+    struct amqp_table_builder arguments;
+    struct amqp_value value;
+    amqp_table_builder_init(&arguments);
+    amqp_table_builder_put_string(&arguments, SLICE("x-delayed-type"), SLICE("direct"));
+    declare_exchange("d", "x-delayed-message", amqp_table_builder_finish(&arguments));
+    amqp_table_builder_free(&arguments);
+    catalogue_lock(test_broker->catalogue);
+    struct exchange *exchange = exchange_find(test_broker->catalogue, test_vhost, SLICE("d"));
+    ck_assert_int_eq(queue_new_delay_store(shard, test_vhost, exchange, 0), 0);
+    uint64_t store_id = exchange_delay_store(exchange)->id;
+    catalogue_unlock(test_broker->catalogue);
+    struct queue_record *queue = declare("q", &(struct arguments){0});
+    bind_queue("d", "q", "k", (struct slice){"", 0});
+    send("d", "k", 1, -1, 500);
+    send("d", "k", 2, -1, 100);
+    ck_assert_uint_eq(journal_holds(&test_journal, store_id), 2);
+    pass(99);
+    ck_assert_uint_eq(queue->ready, 0);
+    pass(1);
+    ck_assert_uint_eq(get(queue)->uid, 2);
+    pass(399);
+    ck_assert_uint_eq(queue->ready, 0);
+    pass(1);
+    const struct message *message = get(queue)->message;
+    ck_assert(amqp_table_find(message_headers(message), SLICE("x-delay"), &value));
+    ck_assert_int_eq(value.integer, -500);
+    ck_assert_uint_eq(journal_holds(&test_journal, store_id), 0);
+    ck_assert(slice_is(message_exchange(message), "d"));
+}
+END_TEST
+
+static void
+add(TCase *tests)
+{
+    tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_add_test(tests, a_rejected_message_goes_on_with_its_death_written_on_it);
+    tcase_add_test(tests, an_expired_message_does_not_expire_again);
+    tcase_add_test(tests, deaths_of_a_chain_are_written_the_latest_first);
+    tcase_add_test(tests, dying_again_for_the_same_reason_counts);
+    tcase_add_test(tests, a_message_that_only_expires_in_a_circle_ends);
+    tcase_add_loop_test(tests, a_dead_letter_that_is_refused_waits_and_goes_when_there_is_room, 0,
+                        2);
+    tcase_add_test(tests, a_dead_letter_that_leads_nowhere_ends);
+    tcase_add_test(tests, an_exchange_gives_its_queues_a_dead_letter_route_unless_they_have_one);
+    tcase_add_test(tests, what_a_deleted_queue_had_sent_on_arrives);
+    tcase_add_test(tests, a_delayed_message_comes_when_its_time_has_come);
+}
+
+int
+main(void)
+{
+    return run_suite("broker/departure", add);
+}
