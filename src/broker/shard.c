@@ -5,6 +5,7 @@
  * when it pushes wakes the owner. */
 #include "broker/shard.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -287,7 +288,7 @@ shard_flush(struct shard *shard)
     }
 }
 
-/* What a delayed exchange among the targets holds the message back for. */
+/* What the targets hold the message back for: the delay, if there is one, is the message's. */
 static uint32_t
 longest_delay(const struct route *route)
 {
@@ -296,6 +297,62 @@ longest_delay(const struct route *route)
         if (route->targets[i].delay_ms > delay_ms)
             delay_ms = route->targets[i].delay_ms;
     return delay_ms;
+}
+
+static bool
+has_target_without_delay(const struct route *route)
+{
+    for (uint32_t i = 0; i < route->count; i++)
+        if (route->targets[i].delay_ms == 0)
+            return true;
+    return false;
+}
+
+/* The targets that hold messages back, or the others; of the durable ones those that keep all come
+ * first, as in every route. -ENOMEM. */
+static int
+take_part(const struct route *route, bool is_delayed, struct route *part)
+{
+    route_init(part);
+    part->targets = malloc(route->count * sizeof(*part->targets));
+    part->durable_ids = malloc(route->count * sizeof(*part->durable_ids));
+    if (part->targets == NULL || part->durable_ids == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < route->count; i++)
+        if ((route->targets[i].delay_ms > 0) == is_delayed)
+            part->targets[part->count++] = route->targets[i];
+    for (uint32_t i = 0; i < part->count; i++)
+        if (part->targets[i].keeps_all)
+            part->durable_ids[part->keeps_all_count++] = part->targets[i].queue_id;
+    part->durable_count = part->keeps_all_count;
+    for (uint32_t i = 0; i < part->count; i++)
+        if (part->targets[i].queue_id != 0 && !part->targets[i].keeps_all)
+            part->durable_ids[part->durable_count++] = part->targets[i].queue_id;
+    return 0;
+}
+
+/* The journal holds a message back for all its queues or for none, so one that goes to some at once
+ * and to others later is two messages. */
+static int
+publish_apart(struct shard *shard, const struct route *route, struct message *message,
+              struct ref from, uint64_t number, enum publish_origin origin)
+{
+    struct route now, later;
+    struct message *copy = message_copy(message);
+    int status = take_part(route, false, &now);
+    if (take_part(route, true, &later) != 0 || copy == NULL)
+        status = -ENOMEM;
+    if (status == 0)
+        status = shard_publish(shard, &now, message, from, number, origin);
+    else
+        message_unref(message);
+    if (status == 0)
+        status = shard_publish(shard, &later, copy, from, number, origin);
+    else if (copy != NULL)
+        message_unref(copy);
+    route_fini(&now);
+    route_fini(&later);
+    return status;
 }
 
 int
@@ -308,9 +365,11 @@ shard_publish(struct shard *shard, const struct route *route, struct message *me
         return 0;
     }
     if (shard_keeps(shard, route, message)) {
-        int status =
-            journal->publish(journal->context, message, route->durable_ids,
-                             route_keepers(route, message), shard->wall_ms, longest_delay(route));
+        uint32_t delay_ms = longest_delay(route);
+        if (UNLIKELY(delay_ms > 0) && has_target_without_delay(route))
+            return publish_apart(shard, route, message, from, number, origin);
+        int status = journal->publish(journal->context, message, route->durable_ids,
+                                      route_keepers(route, message), shard->wall_ms, delay_ms);
         if (status != 0) {
             message_unref(message);
             return status;

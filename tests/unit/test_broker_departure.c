@@ -59,6 +59,21 @@ declare(const char *name, const struct arguments *wanted)
 }
 
 static void
+send_to_many(const char *exchange, const char *key, uint64_t uid, int64_t delay_ms, int queues)
+{
+    uint32_t answers;
+    struct message_wish wish = {.uid = uid,
+                                .exchange = exchange,
+                                .routing_key = key,
+                                .persistent = true,
+                                .priority = -1,
+                                .expiration_ms = -1,
+                                .delay_ms = delay_ms};
+    ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, uid, &answers), queues);
+    settle_down();
+}
+
+static void
 send(const char *exchange, const char *key, uint64_t uid, int64_t expiration_ms, int64_t delay_ms)
 {
     uint32_t answers;
@@ -260,10 +275,11 @@ START_TEST(what_a_deleted_queue_had_sent_on_arrives)
 }
 END_TEST
 
-START_TEST(a_delayed_message_comes_when_its_time_has_come)
+/* A delayed exchange "d"; its store's id. */
+static uint64_t
+declare_delayed(void)
 {
     struct amqp_table_builder arguments;
-    struct amqp_value value;
     amqp_table_builder_init(&arguments);
     amqp_table_builder_put_string(&arguments, SLICE("x-delayed-type"), SLICE("direct"));
     declare_exchange("d", "x-delayed-message", amqp_table_builder_finish(&arguments));
@@ -273,6 +289,37 @@ START_TEST(a_delayed_message_comes_when_its_time_has_come)
     ck_assert_int_eq(queue_new_delay_store(shard, test_vhost, exchange, 0), 0);
     uint64_t store_id = exchange_delay_store(exchange)->id;
     catalogue_unlock(test_broker->catalogue);
+    return store_id;
+}
+
+/* A restart would otherwise end the one in the queue with the delay of the other. */
+START_TEST(a_message_that_is_held_back_for_one_queue_is_not_for_another)
+{
+    uint64_t store_id = declare_delayed();
+    struct queue_record *now = declare("now", &(struct arguments){0});
+    struct queue_record *later = declare("later", &(struct arguments){0});
+    declare_exchange("f", "fanout", (struct slice){"", 0});
+    bind_queue("f", "now", "", (struct slice){"", 0});
+    bind_exchange("f", "d", "", (struct slice){"", 0});
+    bind_queue("d", "later", "k", (struct slice){"", 0});
+    send_to_many("f", "k", 1, 500, 2);
+    ck_assert_uint_eq(now->ready, 1);
+    ck_assert_uint_eq(journal_holds(&test_journal, now->id), 1);
+    ck_assert_uint_eq(journal_holds(&test_journal, store_id), 1);
+    for (size_t i = 0; i < test_journal.count; i++)
+        ck_assert_uint_eq(test_journal.messages[i].delay_ms,
+                          test_journal.messages[i].places[0].queue_id == store_id ? 500 : 0);
+    pass(500);
+    ck_assert_uint_eq(now->ready, 1);
+    ck_assert_uint_eq(get(later)->uid, 1);
+    ck_assert_uint_eq(get(now)->uid, 1);
+}
+END_TEST
+
+START_TEST(a_delayed_message_comes_when_its_time_has_come)
+{
+    struct amqp_value value;
+    uint64_t store_id = declare_delayed();
     struct queue_record *queue = declare("q", &(struct arguments){0});
     bind_queue("d", "q", "k", (struct slice){"", 0});
     send("d", "k", 1, -1, 500);
@@ -307,6 +354,7 @@ add(TCase *tests)
     tcase_add_test(tests, a_dead_letter_that_leads_nowhere_ends);
     tcase_add_test(tests, an_exchange_gives_its_queues_a_dead_letter_route_unless_they_have_one);
     tcase_add_test(tests, what_a_deleted_queue_had_sent_on_arrives);
+    tcase_add_test(tests, a_message_that_is_held_back_for_one_queue_is_not_for_another);
     tcase_add_test(tests, a_delayed_message_comes_when_its_time_has_come);
 }
 
