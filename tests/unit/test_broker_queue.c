@@ -214,6 +214,77 @@ START_TEST(a_delivery_whose_client_has_gone_comes_back)
 END_TEST
 
 static void
+give_leave(struct ref subscription, uint32_t messages)
+{
+    struct mail mail = {.type = MAIL_CREDIT, .to = subscription, .credit = {.messages = messages}};
+    shard_send(shard, &mail);
+    settle_down();
+}
+
+START_TEST(a_metered_consumer_asks_once_and_gets_what_it_has_leave_for)
+{
+    struct queue_record *queue = declare("q");
+    struct ref subscription = client_subscribe(
+        &client, queue, &(struct subscription_request){.consumer = 1, .is_metered = true});
+    ck_assert_uint_eq(client.wants, 0);
+    for (uint64_t i = 1; i <= 5; i++)
+        send_to("q", i, -1);
+    ck_assert_uint_eq(client.wants, 1);
+    ck_assert_uint_eq(client.count, 0);
+    give_leave(subscription, 2);
+    SEEN(1, 2);
+    ck_assert_uint_eq(client.wants, 2); /* there is more */
+    ck_assert_uint_eq(client.unused, 0);
+}
+END_TEST
+
+START_TEST(a_metered_consumer_gives_back_the_leave_that_it_does_not_need)
+{
+    struct queue_record *queue = declare("q");
+    struct ref subscription = client_subscribe(
+        &client, queue,
+        &(struct subscription_request){.consumer = 1, .is_metered = true, .prefetch = 2});
+    for (uint64_t i = 1; i <= 3; i++)
+        send_to("q", i, -1);
+    give_leave(subscription, 10); /* its own prefetch is less */
+    SEEN(1, 2);
+    ck_assert_uint_eq(client.unused, 8);
+    for (int i = 0; i < 2; i++)
+        client_settle(&client, &client.seen[i], SETTLE_ACKNOWLEDGED);
+    give_leave(subscription, 10); /* only one message is left */
+    SEEN(1, 2, 3);
+    ck_assert_uint_eq(client.unused, 8 + 9);
+}
+END_TEST
+
+START_TEST(a_consumer_gets_no_more_than_its_connection_takes)
+{
+    struct queue_record *queue = declare("q");
+    enum { BODY = SUBSCRIPTION_WINDOW / 4 };
+    struct ref subscription =
+        client_subscribe(&client, queue, &(struct subscription_request){.consumer = 1});
+    for (uint64_t i = 1; i <= 8; i++) {
+        uint32_t answers;
+        struct message_wish wish = {.uid = i,
+                                    .exchange = "",
+                                    .routing_key = "q",
+                                    .body_size = BODY,
+                                    .priority = -1,
+                                    .expiration_ms = -1};
+        ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, i, &answers), 1);
+    }
+    settle_down();
+    ck_assert_uint_eq(client.count, 4);
+    struct mail mail = {.type = MAIL_CREDIT,
+                        .to = subscription,
+                        .credit = {.bytes = 2 * (BODY + DELIVERY_OVERHEAD)}};
+    shard_send(shard, &mail);
+    settle_down();
+    ck_assert_uint_eq(client.count, 6);
+}
+END_TEST
+
+static void
 add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, set_up, tear_down);
@@ -225,6 +296,9 @@ add(TCase *tests)
     tcase_add_test(tests, a_consumer_that_acknowledges_keeps_its_turn);
     tcase_add_test(tests, a_queue_expires_that_nobody_uses);
     tcase_add_test(tests, a_queue_with_a_consumer_does_not_expire);
+    tcase_add_test(tests, a_metered_consumer_asks_once_and_gets_what_it_has_leave_for);
+    tcase_add_test(tests, a_metered_consumer_gives_back_the_leave_that_it_does_not_need);
+    tcase_add_test(tests, a_consumer_gets_no_more_than_its_connection_takes);
     tcase_add_test(tests, a_delivery_whose_client_has_gone_comes_back);
 }
 

@@ -600,6 +600,12 @@ client_receive(void *context, const struct mail *mail)
     case MAIL_CANCELLED:
         client->cancelled++;
         break;
+    case MAIL_WANT:
+        client->wants++;
+        break;
+    case MAIL_UNUSED:
+        client->unused += mail->credit.messages;
+        break;
     default:
         REQUIRE(false, "mail of type %d", mail->type);
     }

@@ -183,6 +183,8 @@ struct test_client {
     size_t count, capacity;
     struct mail reply; /* the last one */
     size_t replies, accepted, refused, cancelled;
+    size_t wants;    /* how often a metered consumer asked for leave */
+    uint64_t unused; /* messages of leave that were given back */
 };
 
 /* On a broker that was brought up with client_receive. */
