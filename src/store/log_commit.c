@@ -382,6 +382,9 @@ append_notes(struct log *log, enum record_type type, const struct notes *notes)
     return 0;
 }
 
+/* Moved messages come last: their records have what the settles and deliveries of this commit left
+ * of them, so these must have been replayed on the old copies. A copy with one queue does not even
+ * know that another one ever was. */
 static int
 lay_out(struct log *log)
 {
@@ -390,11 +393,11 @@ lay_out(struct log *log)
     if (error == 0)
         error = append_records(log, &group->publishes);
     if (error == 0)
-        error = append_records(log, &group->moves);
-    if (error == 0)
         error = append_notes(log, RECORD_SETTLE, &group->settles);
     if (error == 0)
         error = append_notes(log, RECORD_DELIVERIES, &group->deliveries);
+    if (error == 0)
+        error = append_records(log, &group->moves);
     return error == 0 ? append_commit(log) : error;
 }
 

@@ -199,6 +199,61 @@ START_TEST(dead_lettered_message_is_in_one_of_its_queues_whatever_happens)
 }
 END_TEST
 
+/* Segments full of messages of queue 0, with one survivor in each that queue 1 has, too. */
+static void
+fill_segments(struct world *world)
+{
+    for (int i = 0; i < 12 * 20; i++) {
+        world_publish_to(world, i % 20 == 7 ? 3 : 1, 700, false);
+        world_submit(world);
+    }
+    world_work(world);
+}
+
+/* Queue 0 is done with everything in one turn, which makes compaction move the survivors in the
+ * same commit. Some had come back to it before. */
+static void
+empty_queue(struct world *world)
+{
+    for (size_t i = 0; i < world->count; i++)
+        if (i % 40 == 7)
+            world_deliver(world, &world->messages[i], 0, 5);
+    for (size_t i = 0; i < world->count; i++)
+        world_settle(world, &world->messages[i], 0);
+    world_submit(world);
+}
+
+/* A message was moved with the queues that were left to it, and the record that another queue had
+ * settled it, in the same commit, was replayed on the copy: it took the last queue for that one. */
+START_TEST(message_settled_and_moved_in_one_commit_stays_in_its_other_queue)
+{
+    for (uint64_t call = 1;; call++) {
+        struct world world;
+        world_init(&world, call);
+        ck_assert_int_eq(world_open(&world), 0);
+        fill_segments(&world);
+        struct cut cut = {.durable = world.next_ticket - 1};
+        empty_queue(&world);
+        cut.submitted = world.next_ticket - 1;
+        simulated_disk_fail_at(world.disk, call, -EIO, true);
+        world_work(&world);
+        if (world.durable > cut.durable)
+            cut.durable = world.durable;
+        bool has_come = simulated_disk_has_failed(world.disk);
+        ck_assert(has_come || !log_failed(world.log, NULL));
+        struct log_statistics end;
+        log_statistics(world.log, &end);
+        ck_assert(has_come || end.moved > 0);
+        world_close(&world);
+        simulated_disk_reboot(world.disk, (enum simulated_loss)_i);
+        open_after(&world, cut);
+        world_fini(&world);
+        if (!has_come)
+            break;
+    }
+}
+END_TEST
+
 START_TEST(torn_tail_is_cut_and_said)
 {
     struct world world;
@@ -239,6 +294,8 @@ main(void)
     tcase_add_loop_test(tests, nothing_confirmed_is_lost_when_any_call_fails, 0, 3);
     tcase_add_test(tests, failed_sync_is_not_tried_again);
     tcase_add_loop_test(tests, dead_lettered_message_is_in_one_of_its_queues_whatever_happens, 0,
+                        SIMULATED_LOSS_END);
+    tcase_add_loop_test(tests, message_settled_and_moved_in_one_commit_stays_in_its_other_queue, 0,
                         SIMULATED_LOSS_END);
     tcase_add_test(tests, torn_tail_is_cut_and_said);
     suite_add_tcase(suite, tests);
