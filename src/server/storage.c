@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "broker/queue.h"
 #include "store/definitions.h"
+#include "store/file.h"
 #include "store/log.h"
 
 /* One shard's side of it. */
@@ -445,9 +446,12 @@ static int
 make_directory(const char *path, char error[STORAGE_TEXT_SIZE])
 {
     struct stat status;
-    if (mkdir(path, 0700) != 0 && errno != EEXIST) {
+    int code = 0;
+    if (stat(path, &status) != 0 && errno == ENOENT)
+        code = file_make_directory(file_posix_ops(), path);
+    if (code != 0) {
         snprintf(error, STORAGE_TEXT_SIZE, "cannot make the data directory %s: %s", path,
-                 strerror(errno));
+                 strerror(-code));
         return -1;
     }
     if (stat(path, &status) != 0 || !S_ISDIR(status.st_mode)) {

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Pieces that one call takes; POSIX promises at least 16, Linux takes 1024. */
 enum { PIECES_PER_CALL = 1024 };
@@ -80,6 +81,24 @@ file_load(const struct file_ops *files, const char *path, size_t limit, char **d
     }
     files->close(files->context, file);
     return error;
+}
+
+int
+file_make_directory(const struct file_ops *files, const char *path)
+{
+    char above[PATH_MAX];
+    int length = snprintf(above, sizeof(above), "%s", path);
+    if (length < 0 || (size_t)length >= sizeof(above))
+        return -ENAMETOOLONG;
+    while (length > 1 && above[length - 1] == '/')
+        above[--length] = '\0';
+    char *slash = strrchr(above, '/');
+    if (slash == NULL)
+        snprintf(above, sizeof(above), ".");
+    else
+        slash[slash == above ? 1 : 0] = '\0';
+    int error = files->make_directory(files->context, path);
+    return error == 0 ? files->sync_directory(files->context, above) : error;
 }
 
 static int

@@ -74,6 +74,10 @@ MUST_CHECK int file_read_all(const struct file_ops *files, int file, void *into,
 MUST_CHECK int file_load(const struct file_ops *files, const char *path, size_t limit, char **data,
                          size_t *size);
 
+/* Makes the directory if it is not there, and sees to it that power loss cannot take it away again
+ * with all that is in it: the directory above is synced, also when another process made it. */
+MUST_CHECK int file_make_directory(const struct file_ops *files, const char *path);
+
 /* Makes path hold exactly these bytes: after a crash it has either its old content or this one.
  * Writes path.new, syncs it, renames it, syncs the directory. */
 MUST_CHECK int file_replace(const struct file_ops *files, const char *directory, const char *path,

@@ -388,10 +388,16 @@ static int
 simulated_make_directory(void *context, const char *path)
 {
     struct simulated_disk *disk = context;
-    (void)path; /* names are whole paths: a directory is there when something is in it */
     pthread_mutex_lock(&disk->mutex);
     bool half;
     int error = count_call(disk, &half);
+    if (error == 0 && find_name(&disk->seen, path) == NULL) {
+        struct inode *inode = calloc(1, sizeof(*inode));
+        assert(inode != NULL);
+        inode->next = disk->inodes;
+        disk->inodes = inode;
+        note_change(disk, "", path, inode);
+    }
     pthread_mutex_unlock(&disk->mutex);
     return error;
 }
@@ -400,7 +406,7 @@ simulated_make_directory(void *context, const char *path)
 static const char *
 name_in(const char *directory, const char *name)
 {
-    size_t length = strlen(directory);
+    size_t length = strcmp(directory, "/") == 0 ? 0 : strlen(directory);
     if (strncmp(name, directory, length) != 0 || name[length] != '/'
         || strchr(name + length + 1, '/') != NULL)
         return NULL;
@@ -575,6 +581,19 @@ spill(struct simulated_disk *disk, struct inode *inode, size_t block)
     }
 }
 
+/* A name whose directory did not reach the medium is lost, whatever was synced in it. */
+static bool
+is_reachable(const struct names *names, const char *name)
+{
+    char directory[NAME_ROOM];
+    const char *end = strrchr(name, '/');
+    if (end == NULL || end == name)
+        return true;
+    memcpy(directory, name, (size_t)(end - name));
+    directory[end - name] = '\0';
+    return find_name(names, directory) != NULL && is_reachable(names, directory);
+}
+
 void
 simulated_disk_reboot(struct simulated_disk *disk, enum simulated_loss loss)
 {
@@ -595,6 +614,11 @@ simulated_disk_reboot(struct simulated_disk *disk, enum simulated_loss loss)
         inode->is_locked = false;
     }
     disk->seen.count = 0;
+    for (size_t i = 0; i < disk->medium.count;)
+        if (is_reachable(&disk->medium, disk->medium.entries[i].name))
+            i++;
+        else
+            disk->medium.entries[i] = disk->medium.entries[--disk->medium.count];
     for (size_t i = 0; i < disk->medium.count; i++)
         set_name(&disk->seen, disk->medium.entries[i].name, disk->medium.entries[i].inode);
     memset(disk->open, 0, sizeof(disk->open));

@@ -1,8 +1,9 @@
 /* A disk for tests, in memory: it tells what was synced from what was not, and can fail.
  *
  * It behaves as a disk may at its worst: what was written and not synced is, after a power loss,
- * there or not, sector by sector, in any order; a file that was made, renamed or removed is so only
- * after its directory was synced. Any call can be made to fail, and power can be lost at any. */
+ * there or not, sector by sector, in any order; a file or directory that was made, renamed or
+ * removed is so only after the directory that it is in was synced. Any call can be made to fail,
+ * and power can be lost at any. */
 #ifndef STORE_FILE_SIMULATED_H
 #define STORE_FILE_SIMULATED_H
 

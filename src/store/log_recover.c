@@ -524,7 +524,7 @@ take_lock(struct recovery *recovery)
     struct log *log = recovery->log;
     const struct file_ops *files = log->files;
     char path[PATH_ROOM];
-    int error = files->make_directory(files->context, log->directory);
+    int error = file_make_directory(files, log->directory);
     if (error != 0)
         return recovery_error(recovery, error, "making %.400s: %s", log->directory,
                               strerror(-error));
