@@ -371,9 +371,11 @@ zero_slice(struct log *log, struct segment *segment)
     free(zeros);
     if (error == 0)
         error = log->files->sync(log->files->context, segment->file);
-    if (error == -ENOSPC) { /* a file system whose reservations are worth nothing */
+    if (error == -ENOSPC || error == -EDQUOT) {
+        /* A file system whose reservations are worth nothing. While there are spares enough without
+         * this one, nobody need be held back, nor would a new one be tried to let them go on. */
         remove_spare(log, segment);
-        log->is_space_blocked = true;
+        log->is_space_blocked = log_spares(log) < log->spares_wanted;
         return 1;
     }
     return error == 0 ? 1 : log_fail(log, error, "preparing", name);

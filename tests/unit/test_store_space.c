@@ -286,6 +286,31 @@ START_TEST(spares_are_zeroed_only_while_commits_are_small)
 }
 END_TEST
 
+/* A file system may break its promise of space, when a spare is written with zeros. */
+START_TEST(spare_whose_space_is_not_there_holds_nobody_back_while_there_are_others)
+{
+    static const int errors[] = {-ENOSPC, -EDQUOT};
+    enum { LARGE = 100 * 1024, COUNT = 4 * 80 };
+    world_close(&world);
+    world.segment_size = 8 * 1024 * 1024;
+    ck_assert_int_eq(world_open(&world), 0);
+    for (int i = 0; i < COUNT; i++)
+        operations_of(LARGE);
+    for (size_t i = 0; i < COUNT; i++)
+        world_settle(&world, &world.messages[i], 0);
+    operations_of(LARGE);
+    ck_assert_uint_eq(statistics().spare_segments, 4);
+    world_publish_to(&world, 1, 100, false);
+    world_submit(&world);
+    simulated_disk_fail_at(world.disk, 3, errors[_i], false); /* written, synced, zeros */
+    world_work(&world);
+    ck_assert(simulated_disk_has_failed(world.disk));
+    ck_assert(!log_failed(world.log, NULL));
+    ck_assert(!log_disk_low(world.log));
+    ck_assert_uint_eq(statistics().spare_segments, 3);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -304,6 +329,8 @@ main(void)
     tcase_add_test(tests, free_disk_below_the_watermark_is_told);
     tcase_add_test(tests, disk_that_is_nearly_full_at_the_start_is_told_at_once);
     tcase_add_test(tests, spares_are_zeroed_only_while_commits_are_small);
+    tcase_add_loop_test(
+        tests, spare_whose_space_is_not_there_holds_nobody_back_while_there_are_others, 0, 2);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
