@@ -75,19 +75,19 @@ class Actor:
     def open_groups(self):
         return [Group(copies) for copies in self.open.values()]
 
-    def message(self, target):
+    def message(self, target, is_persistent=False):
         """Publishes the next message -> its copies."""
         world, self.number = self.world, self.number + 1
-        mode = 1 if self.random.random() < 0.04 else 2
+        mode = 1 if self.random.random() < 0.04 and not is_persistent else 2
         priority = self.random.randrange(10)
         body = self.model.body(self.publisher, self.number, priority, world.size())
         copies = self.model.publish(self.publisher << 32 | self.number, target.queues, mode == 1)
         self.link.publish(target.prefix, PROPERTIES[mode, priority], body)
         return copies
 
-    def publish_confirmed(self, target):
+    def publish_confirmed(self, target, is_persistent=False):
         self.tag += 1
-        self.open[self.tag] = self.message(target)
+        self.open[self.tag] = self.message(target, is_persistent)
 
 
 class Publisher(Actor):
@@ -181,7 +181,8 @@ class Consumer(Taker):
 
     def did(self, name, fields):
         if name == "queue.declare-ok":
-            self.publish_confirmed(self.random.choice(self.world.targets))
+            # Persistent: the confirm of a transient message says nothing of the disk.
+            self.publish_confirmed(self.random.choice(self.world.targets), is_persistent=True)
             self.fence, self.fence_tag = "published", self.tag
 
     def was_confirmed(self, tag):

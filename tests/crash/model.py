@@ -75,7 +75,7 @@ class Queue:
         self.has_priorities, self.dead_letters_to = priorities, dead_letters_to
         self.is_dead = False  # holds dead letters, in the order of their deaths
         self.copies = {}  # key -> Copy
-        self.gone = set()  # keys of copies that must not come again
+        self.gone = {}  # keys of copies that must not come again -> why
 
 
 class Group:
@@ -122,7 +122,7 @@ class Model:
     def never(self, copies):
         """Rolled back."""
         for copy in copies:
-            self.gone(copy)
+            self.gone(copy, "rolled back")
 
     # delivering and settling
 
@@ -150,7 +150,7 @@ class Model:
     def unwanted(self, queue, key, how):
         if key in queue.gone:
             self.rules.breach("back", f"{name_of(key)} {how} from {queue.name}, where it was "
-                                      "settled, never committed, or not found before")
+                                      f"{queue.gone[key]} before")
         else:
             self.rules.breach("unknown", f"{name_of(key)} {how} from {queue.name}")
 
@@ -165,7 +165,7 @@ class Model:
             copy.twin = Copy(copy.key, target, copy.is_transient)
             copy.twin.origin = copy
             target.copies[copy.key] = copy.twin
-            target.gone.discard(copy.key)
+            target.gone.pop(copy.key, None)
 
     def settled_for_good(self, copies):
         """The broker has answered to something that it wrote later."""
@@ -176,13 +176,13 @@ class Model:
             if copy.twin is not None:
                 copy.twin.is_safe = True
             if copy.origin is not None:  # what settled it was written before its dead letter left
-                self.gone(copy.origin)
-            self.gone(copy)
+                self.gone(copy.origin, "settled and synced")
+            self.gone(copy, "settled and synced")
 
-    def gone(self, copy):
+    def gone(self, copy, why):
         if copy.queue.copies.get(copy.key) is copy:
             del copy.queue.copies[copy.key]
-        copy.queue.gone.add(copy.key)
+        copy.queue.gone[copy.key] = why
 
     # after a restart
 
@@ -190,7 +190,7 @@ class Model:
         """These are not there after a restart, whatever was known of them."""
         for queue in self.queues.values():
             for copy in [copy for copy in queue.copies.values() if copy.is_transient]:
-                self.gone(copy)
+                self.gone(copy, "transient")
         self.rules.look("transient")
 
     def check(self, found):
@@ -307,7 +307,7 @@ class Model:
             there = keys[queue.name]
             for copy in list(queue.copies.values()):
                 if copy.key not in there:
-                    self.gone(copy)
+                    self.gone(copy, "missing after a restart")
                     continue
                 copy.is_safe, copy.was_delivered, copy.committed = True, True, False
                 copy.is_out, copy.settled, copy.twin = False, None, None
@@ -315,4 +315,4 @@ class Model:
                 if key not in queue.copies:  # a breach; known from now on, to be told once
                     copy = queue.copies[key] = Copy(key, queue)
                     copy.is_safe = copy.was_delivered = True
-                queue.gone.discard(key)
+                queue.gone.pop(key, None)

@@ -46,7 +46,9 @@ class World:
         self.definitions = definitions.Definitions(rules)
         self.address, self.publishers, self.random = None, 0, None
         self.dead = Queue("dead", {})
-        self.queues = [Queue("classic", {}), Queue("quorum", {"x-queue-type": "quorum"}),
+        # Every round gives all that is left back: a limit of deliveries would take it in the end.
+        unlimited = {"x-queue-type": "quorum", "x-delivery-limit": -1}
+        self.queues = [Queue("classic", {}), Queue("quorum", unlimited),
                        Queue("priority", {"x-max-priority": 9}, priorities=True),
                        Queue("work", {"x-dead-letter-exchange": "",
                                       "x-dead-letter-routing-key": "dead"},
@@ -141,6 +143,7 @@ class World:
                     self.serve(entry.data, mask, acts)
                     if entry.data.link.is_closed:
                         selector.unregister(entry.data.link.socket)
+                        entry.data.link.drop()  # as clients do: the broker waits for it
                         if not self.is_over and acts:
                             raise Failure(f"the broker closed a connection: {entry.data.was_told}")
                     if self.is_over and acts:
