@@ -24,6 +24,10 @@ SILENCE = 16  # scenarios in a row that wait in vain: the broker has stopped ans
 SCENARIOS = []
 
 
+class Skip(Exception):
+    """Raised by a scenario that cannot be tried on this machine, and says why."""
+
+
 class Scenario:
     def __init__(self, name, run, not_rabbitmq, restarts, config):
         self.name, self.run, self.not_rabbitmq = name, run, not_rabbitmq
@@ -143,7 +147,7 @@ class OwnBroker(Broker):
 def run_one(scenario, address, whippetd=None):
     """whippetd makes brokers, of a configuration, for scenarios that have their own.
 
-    Returns None, or in words what went wrong.
+    Returns None, or in words what went wrong, or a Skip.
     """
     reason = None
     try:
@@ -153,6 +157,8 @@ def run_one(scenario, address, whippetd=None):
         return f"starting: {error}"
     try:
         scenario.run(broker)
+    except Skip as skip:
+        reason = skip
     except Failure as failure:
         reason = f"{failure}{place(failure)}"
     except wire.WireError as error:
@@ -304,7 +310,11 @@ def run_all(scenarios, address, results, peer=None, whippetd=None):
                 results.report(entry.name, f"not tried: the broker does not answer ({TIMED_OUT})")
                 continue
             running[number] = entry.name, time.monotonic()
-            results.report(entry.name, run_one(entry, address, whippetd))
+            reason = run_one(entry, address, whippetd)
+            if isinstance(reason, Skip):
+                results.report(entry.name, skip=str(reason))
+            else:
+                results.report(entry.name, reason)
 
     workers = [threading.Thread(target=worker, args=(n,), daemon=True) for n in range(SIDE_BY_SIDE)]
     for thread in workers:

@@ -1,0 +1,275 @@
+"""The disk under the broker: slow, failing, full, not to be written to, from another time."""
+import glob
+import os
+import shutil
+import sqlite3
+import struct
+import subprocess
+
+from client import ConnectionClosed, Failure, check_equal
+from harness import Skip, TIME_LIMIT, scenario
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+IN_OWN_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+
+
+def start_with(s, *prefix):
+    """Starts the scenario's broker again, through other programs; what it says goes to a file."""
+    s.whippetd.kill()
+    drop_all(s)
+    said = os.path.join(s.whippetd.folder.name, "said")
+    s.whippetd.command[:0] = [*prefix, "sh", "-c", 'exec "$@" 2>"$0"', said]
+    s.address = s.whippetd.start()
+    return said
+
+
+def start_as_before(s, length):
+    """Once more without the first so many words."""
+    s.whippetd.kill()
+    drop_all(s)
+    del s.whippetd.command[:length]
+    s.address = s.whippetd.start()
+
+
+def drop_all(s):
+    for connection in s.connections:
+        connection.drop()
+    s.connections.clear()
+
+
+def contents(path):
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def refused(s, *parts, prefix=()):
+    """The broker does not start, and says why in one line that has these parts."""
+    command = [*prefix, *s.whippetd.command]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=TIME_LIMIT)
+    check_equal("exit status", done.returncode, 1)
+    check_equal("lines", len(done.stderr.strip().splitlines()), 1)
+    for part in parts:
+        if part not in done.stderr:
+            raise Failure(f"the broker said {done.stderr!r}, without {part!r}")
+
+
+# slow and failing
+
+class SlowDisk:
+    """slow_disk.c under the scenario's broker."""
+
+    def __init__(self, s):
+        compiler, folder = shutil.which("cc") or shutil.which("gcc"), s.whippetd.folder.name
+        if not compiler:
+            raise Skip("there is no C compiler")
+        library = os.path.join(folder, "slow_disk.so")
+        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library,
+                        os.path.join(HERE, "slow_disk.c")], check=True)
+        self.hold_file, self.fail_file = (os.path.join(folder, name) for name in ("hold", "fail"))
+        # The sanitizers want to be loaded first, and do well without.
+        self.prefix = ["env", f"LD_PRELOAD={library}", f"DISK_HOLD={self.hold_file}",
+                       f"DISK_FAIL={self.fail_file}", "ASAN_OPTIONS=verify_asan_link_order=0"]
+        self.said = start_with(s, *self.prefix)
+        self.length = len(self.prefix) + 4
+
+    def hold(self):
+        open(self.hold_file, "w", encoding="utf-8").close()
+
+    def let_go(self):
+        os.remove(self.hold_file)
+
+    def fail(self):
+        open(self.fail_file, "w", encoding="utf-8").close()
+
+
+@scenario(restarts=True)
+def deliveries_go_on_while_a_sync_takes_its_time_and_confirms_wait(s):
+    disk = SlowDisk(s)
+    channel, consumer = s.channel(), s.channel()
+    queue = s.queue(channel, durable=True)
+    consumer.consume(queue)  # and acknowledges nothing: what is settled need not be written
+    channel.select()
+    channel.publish_confirmed(queue, "before", delivery_mode=2)
+    consumer.delivered("before")
+    disk.hold()
+    for n in range(200):
+        channel.publish(queue, str(n), delivery_mode=2)
+        consumer.delivered(str(n))  # each before the next is published
+    channel.sync()
+    if any(method.name == "basic.ack" for method in channel.connection.inbox(channel.number)):
+        raise Failure("a message was confirmed that was not on disk")
+    disk.let_go()
+    while channel.answer("basic.ack").delivery_tag < 201:
+        pass
+
+
+@scenario(restarts=True)
+def no_durable_declaration_is_answered_before_it_is_on_disk(s):
+    disk = SlowDisk(s)
+    channel, name = s.channel(), s.queue_name()
+    disk.hold()
+    channel.say("queue.declare", queue=name, durable=True)
+    while not is_there(s, name):
+        pass
+    s.whippetd.kill()
+    disk.let_go()
+    try:
+        raise Failure(f"got {channel.next()} before the definition was on disk")
+    except ConnectionClosed:
+        pass
+    start_as_before(s, disk.length)
+    s.channel().declare(name, durable=True)  # whether it was there or not
+
+
+def is_there(s, queue):
+    """A message is routed to it."""
+    channel = s.channel()
+    channel.publish(queue, "there?", mandatory=True)
+    channel.say("channel.flow", active=True)
+    first = channel.answer("basic.return", "channel.flow-ok")
+    channel.connection.drop()
+    return first.name == "channel.flow-ok"
+
+
+@scenario(restarts=True)
+def a_failed_sync_ends_the_broker_which_says_so_and_nothing_confirmed_is_lost(s):
+    disk = SlowDisk(s)
+    channel = s.channel()
+    queue = s.queue(channel, durable=True)
+    channel.select()
+    channel.publish_confirmed(queue, "on disk", delivery_mode=2)
+    disk.fail()
+    channel.publish(queue, "perhaps", delivery_mode=2)
+    try:
+        raise Failure(f"got {channel.next()} for a message whose sync failed")
+    except ConnectionClosed:
+        pass
+    check_equal("exit status", s.whippetd.process.wait(TIME_LIMIT), 1)
+    for part in "the message log cannot be written", ".segment: Input/output error":
+        if part not in contents(disk.said):
+            raise Failure(f"the broker said {contents(disk.said)!r}, without {part!r}")
+    start_as_before(s, disk.length)
+    s.channel().got(queue, "on disk")
+
+
+# full
+
+BODY = "f" * 65536
+SMALL_DISK = "260m"  # the open segment and two spares of 64 MiB, and a third
+
+
+def publish_until_blocked(channel, queue):
+    """-> how many messages were published; those that were read are confirmed."""
+    count, confirmed = 0, 0
+    connection = channel.connection
+    while not connection.inbox(0):
+        for _ in range(4):
+            channel.publish(queue, f"{count}:{BODY}", delivery_mode=2)
+            count += 1
+        while confirmed < count and not connection.inbox(0):
+            connection.pump()
+            inbox = connection.inbox(channel.number)
+            while inbox:
+                method = inbox.popleft()
+                check_equal("answer", method.name, "basic.ack")
+                confirmed = max(confirmed, method.delivery_tag)
+        if count > 100_000:
+            raise Failure("6 GB fit on a disk of 260 MB")
+    check_equal("told", connection.next(0).reason, "low on disk")
+    return count
+
+
+@scenario(config="limits: {disk_free: 1MiB}")
+def on_a_full_disk_publishers_wait_and_go_on_when_consumers_have_made_room(s):
+    data = s.whippetd.data_dir()
+    mount = f'mount -t tmpfs -o size={SMALL_DISK},mode=700 tmpfs {data}'
+    if subprocess.run([*IN_OWN_NAMESPACE, mount], stderr=subprocess.DEVNULL).returncode != 0:
+        raise Skip("nothing can be mounted here")
+    s.whippetd.kill()
+    start_with(s, *IN_OWN_NAMESPACE, f'{mount} && exec "$@"', "sh")
+    s.deadline += TIME_LIMIT  # it has 100 MB to go through
+    publisher, consumer = s.channel(), s.channel()
+    queue = s.queue(publisher, durable=True)
+    publisher.select()
+    count = publish_until_blocked(publisher, queue)
+    consumer.call("basic.qos", prefetch_count=100)
+    consumer.consume(queue)
+    for n in range(count):
+        message = consumer.expect("basic.deliver")
+        check_equal("message", message.body.split(b":")[0], str(n).encode())
+        if n % 50 == 49 or n == count - 1:
+            consumer.ack(message.delivery_tag, multiple=True)
+    publisher.connection.expect("connection.unblocked")
+    publisher.publish(queue, "room again", delivery_mode=2)
+    while publisher.answer("basic.ack").delivery_tag < count + 1:
+        pass
+    consumer.delivered("room again")
+
+
+# not to be written to
+
+@scenario(restarts=True)
+def a_read_only_file_system_is_refused(s):
+    s.whippetd.kill()
+    data = s.whippetd.data_dir()
+    mount = f'mount --bind {data} {data} && mount -o remount,bind,ro {data}'
+    if subprocess.run([*IN_OWN_NAMESPACE, mount], stderr=subprocess.DEVNULL).returncode != 0:
+        raise Skip("nothing can be mounted here")
+    refused(s, data, "Read-only file system",
+            prefix=[*IN_OWN_NAMESPACE, f'{mount} && exec "$@"', "sh"])
+    s.address = s.whippetd.start()
+
+
+@scenario(restarts=True)
+def a_directory_without_write_permission_is_refused(s):
+    s.whippetd.kill()
+    data = s.whippetd.data_dir()
+    prefix = []
+    if os.geteuid() == 0:  # who may do all must become somebody else
+        prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        os.chmod(s.whippetd.folder.name, 0o755)
+        if subprocess.run([*prefix, s.whippetd.command[0], "--version"],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
+            raise Skip("nobody else can run the broker from where it is")
+    os.chmod(data, 0o555)
+    refused(s, data, "Permission denied", prefix=prefix)
+    os.chmod(data, 0o700)
+    s.address = s.whippetd.start()
+
+
+# from another time
+
+@scenario(restarts=True)
+def a_log_of_a_newer_format_is_refused_and_left_alone(s):
+    s.stop()
+    drop_all(s)
+    name = glob.glob(os.path.join(s.whippetd.data_dir(), "log", "checkpoint"))[0]
+    with open(name, "r+b") as file:
+        data = file.read()
+        file.seek(8)  # behind the magic
+        file.write(struct.pack("<I", struct.unpack_from("<I", data, 8)[0] + 1))
+    refused(s, name, "newer version")
+    with open(name, "r+b") as file:
+        check_equal("the rest of the file", file.read()[12:], data[12:])
+        file.seek(0)
+        file.write(data)
+    s.address = s.whippetd.start()
+
+
+@scenario(restarts=True)
+def definitions_of_a_newer_format_are_refused(s):
+    s.stop()
+    drop_all(s)
+    name = os.path.join(s.whippetd.data_dir(), "definitions.sqlite")
+    versions = []
+    for change in 1, -1:
+        database = sqlite3.connect(name)
+        version = database.execute("PRAGMA user_version").fetchone()[0] + change
+        database.execute(f"PRAGMA user_version = {version}")
+        database.commit()
+        database.close()
+        versions.append(version)
+        if change == 1:
+            refused(s, name, "newer version", f"format {version}")
+    s.address = s.whippetd.start()
