@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/map.h"
 #include "store/definitions.h"
@@ -100,12 +101,33 @@ maintenance_repair(const char *directory, FILE *out, char error[STORAGE_TEXT_SIZ
     return 0;
 }
 
+/* The names of the queues, as far as they can be had: a running broker has the definitions locked,
+ * and they may be what is damaged. */
+static void
+learn_names(const char *directory, struct map *names)
+{
+    char path[PATH_MAX], error[DEFINITIONS_TEXT_SIZE];
+    struct definitions *definitions;
+    if (snprintf(path, sizeof(path), "%s/definitions.sqlite", directory) >= (int)sizeof(path)
+        || access(path, R_OK | W_OK) != 0 || definitions_open(&definitions, directory, error) != 0)
+        return;
+    if (definitions_load(definitions, learn_name, names, error) != 0)
+        free_names(names); /* leaves an empty map: queues have numbers then */
+    definitions_close(definitions, false);
+}
+
 int
 maintenance_inspect(const char *directory, bool json, FILE *out, char error[STORAGE_TEXT_SIZE])
 {
     char path[PATH_MAX];
     if (log_path(directory, path, error) != 0)
         return -1;
-    struct log_options options = {.directory = path};
-    return log_inspect(&options, out, json, error) == 0 ? 0 : -1;
+    struct map names;
+    map_init(&names, id_of_name);
+    learn_names(directory, &names);
+    struct log_options options = {
+        .directory = path, .name_queue = say_name, .name_context = &names};
+    int status = log_inspect(&options, out, json, error);
+    free_names(&names);
+    return status == 0 ? 0 : -1;
 }

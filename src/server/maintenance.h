@@ -13,8 +13,10 @@
  * operator: also when a broker is running. */
 MUST_CHECK int maintenance_repair(const char *directory, FILE *out, char error[STORAGE_TEXT_SIZE]);
 
-/* Prints the message log's files and what is alive in them, as text or as one JSON object. Changes
- * nothing, and may be done while the broker runs. -1 as above. */
+/* Prints the message log's files and what is alive in them and in each queue, as text or as one
+ * JSON object. Changes nothing in the log, and may be done while the broker runs, but queues have
+ * numbers instead of names then. Without a broker, opening the definitions for the names brings an
+ * older database up to date, as a start would. -1 as above. */
 MUST_CHECK int maintenance_inspect(const char *directory, bool json, FILE *out,
                                    char error[STORAGE_TEXT_SIZE]);
 

@@ -199,8 +199,9 @@ MUST_CHECK int log_repair(const struct log_options *options,
                           void (*note)(void *context, const char *text), void *context,
                           char error[LOG_TEXT_SIZE]);
 
-/* Writes what is in the directory: segments, live bytes, records. Changes nothing and needs no
- * lock. */
+/* Writes what is in the directory: segments with their live messages and bytes, what is alive in
+ * each queue (a message counts in each of its queues), and sums. Changes nothing and needs no lock;
+ * while a broker writes, what it has just written may look damaged. */
 MUST_CHECK int log_inspect(const struct log_options *options, FILE *out, bool json,
                            char error[LOG_TEXT_SIZE]);
 

@@ -110,13 +110,42 @@ def nobody_repairs_or_starts_under_a_running_broker(s):
 
 @scenario(restarts=True)
 def inspection_counts_what_is_alive(s):
-    filled(s)
+    queue = filled(s)
     status, said, _ = run(s, "--inspect-log", "json")
     check_equal("exit status", status, 0)
     found = json.loads(said)
     check_equal("live messages", found["live_messages"], 3)
     check_equal("their sum", sum(part["live_messages"] for part in found["segments"]), 3)
+    check_equal("queues", [(part["name"], part["messages"]) for part in found["queues"]],
+                [(f"'{queue}' in vhost '/'", 3)])
     status, said, _ = run(s, "--inspect-log", "text")
-    if " 3 live messages" not in said:
+    if " 3 live messages" not in said or f"queue '{queue}' in vhost '/': 3 messages" not in said:
         raise Failure(f"inspection said {said!r}")
     started_again(s)
+
+
+@scenario(restarts=True)
+def inspection_tells_of_damage_and_goes_on(s):
+    queue = filled(s)
+    name, _ = damage(s, "second")
+    status, said, _ = run(s, "--inspect-log", "json")
+    check_equal("exit status", status, 0)
+    found = json.loads(said)
+    if not any(os.path.basename(name) in note and queue in note for note in found["notes"]):
+        raise Failure(f"the notes are {found['notes']!r}")
+    check_equal("messages that can be read", found["live_messages"], 2)
+    run(s, "--repair")
+    started_again(s)
+
+
+@scenario(restarts=True)
+def inspection_of_a_running_broker_harms_nobody(s):
+    channel = s.channel()
+    channel.select()
+    queue = s.queue(channel, durable=True)
+    channel.publish_confirmed(queue, "there", delivery_mode=2)
+    status, said, _ = run(s, "--inspect-log", "json")
+    check_equal("exit status", status, 0)
+    check_equal("live messages", json.loads(said)["live_messages"], 1)
+    channel.publish_confirmed(queue, "still well", delivery_mode=2)
+    channel.got(queue, "there")

@@ -383,6 +383,9 @@ START_TEST(inspection_shows_what_is_there)
     fclose(out);
     ck_assert_ptr_nonnull(strstr(text, "\"live_messages\": 30"));
     ck_assert_ptr_nonnull(
+        strstr(text, "\"queues\": [{\"id\": 1000, \"name\": \"number 1000\", \"messages\": 30, "
+                     "\"bytes\": 18240}]"));
+    ck_assert_ptr_nonnull(
         strstr(text, "\"notes\": [], \"segments\": [{\"file\": \"000000.segment\""));
     ck_assert_uint_eq(simulated_disk_used(world.disk), used);
     free(text);
