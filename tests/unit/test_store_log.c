@@ -437,6 +437,65 @@ START_TEST(failure_wakes_every_writer)
 }
 END_TEST
 
+/* A disk on which the first read lets the log work: everything is settled, and the files are used
+ * again for other messages, before the bytes are fetched. */
+static struct {
+    struct file_ops files;
+    ssize_t (*read)(void *context, int file, void *into, size_t size, uint64_t offset);
+    bool is_armed;
+} interrupted;
+
+static ssize_t
+interrupted_read(void *context, int file, void *into, size_t size, uint64_t offset)
+{
+    if (interrupted.is_armed) {
+        interrupted.is_armed = false;
+        size_t before = world.count;
+        for (size_t i = 0; i < before; i++)
+            world_settle(&world, &world.messages[i], 0);
+        world_submit(&world);
+        world_work(&world);
+        for (int i = 0; i < 200; i++) {
+            world_publish_to(&world, 1, 700, false);
+            world_submit(&world);
+            world_work(&world);
+        }
+    }
+    return interrupted.read(context, file, into, size, offset);
+}
+
+START_TEST(segment_that_is_being_read_is_not_used_again)
+{
+    world_close(&world);
+    interrupted.files = *simulated_disk_files(world.disk);
+    interrupted.read = interrupted.files.read;
+    interrupted.files.read = interrupted_read;
+    struct log_options options = world_options(&world);
+    options.files = &interrupted.files;
+    struct log_recovery sink = {&world, world_queue_exists, world_message, world_note};
+    ck_assert_int_eq(log_open(&world.log, &options, &sink, world.error), 0);
+    world.writer = log_writer_new(world.log, world_durable, NULL);
+    for (int i = 0; i < 60; i++) {
+        world_publish_to(&world, 1, 700, false);
+        world_submit(&world);
+        world_work(&world);
+    }
+    interrupted.is_armed = true;
+    check_body(&world, &world.messages[0]);
+    ck_assert(!interrupted.is_armed);
+    /* The reader has gone: the segment is given back with the next ones. */
+    size_t first = 60, count = world.count;
+    for (size_t i = first; i < count; i++)
+        world_settle(&world, &world.messages[i], 0);
+    world_submit(&world);
+    world_work(&world);
+    struct log_statistics end;
+    log_statistics(world.log, &end);
+    ck_assert_uint_le(end.disk_bytes, 14 * (uint64_t)WORLD_SEGMENT);
+    world_close(&world);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -461,6 +520,7 @@ main(void)
     tcase_add_test(tests, opening_twice_without_work_changes_nothing);
     tcase_add_test(tests, threads_share_the_log_on_a_real_disk);
     tcase_add_test(tests, failure_wakes_every_writer);
+    tcase_add_test(tests, segment_that_is_being_read_is_not_used_again);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -93,6 +93,78 @@ START_TEST(slow_queue_among_fast_ones_keeps_the_disk_bounded)
 }
 END_TEST
 
+/* Hours of traffic: a thousand queues that are consumed a little behind their publishers, some more
+ * than others, and one that gets as much as each of them and lets go of a message a minute. */
+enum { FAST_QUEUES = 1000, PUBLISHED_A_TURN = 40, HOURS = 3, BEHIND_MAX = 4000 };
+
+struct traffic {
+    struct {
+        uint64_t queue, id;
+    } behind[BEHIND_MAX]; /* of the fast queues, not settled yet, in no order */
+    size_t behind_count;
+    uint64_t *slow; /* of the slow queue, in order */
+    size_t slow_first, slow_count;
+};
+
+static uint64_t
+publish_plain(uint64_t queue)
+{
+    static char body[200];
+    struct iovec piece = {body, sizeof(body)};
+    struct log_publish publish = {
+        .pieces = &piece, .piece_count = 1, .queue_count = 1, .queue_ids = &queue};
+    uint64_t id;
+    REQUIRE(log_publish(world.writer, &publish, &id) == 0);
+    return id;
+}
+
+static void
+settle_some(struct traffic *traffic)
+{
+    /* Seldom behind by more than a half; which of them goes is chance. */
+    while (traffic->behind_count > BEHIND_MAX / 2 - world_random(&world, BEHIND_MAX / 4)) {
+        size_t i = world_random(&world, traffic->behind_count);
+        REQUIRE(log_settle(world.writer, traffic->behind[i].queue, traffic->behind[i].id) == 0);
+        traffic->behind[i] = traffic->behind[--traffic->behind_count];
+    }
+}
+
+START_TEST(slow_queue_among_a_thousand_keeps_the_disk_bounded_for_hours)
+{
+    enum { SECONDS = HOURS * 3600, SLOW = FAST_QUEUES + 1 };
+    static struct traffic traffic;
+    traffic.slow = calloc((size_t)SECONDS * PUBLISHED_A_TURN, sizeof(*traffic.slow));
+    ck_assert_ptr_nonnull(traffic.slow);
+    for (int second = 0; second < SECONDS; second++) {
+        for (int i = 0; i < PUBLISHED_A_TURN; i++) {
+            uint64_t queue = 1 + world_random(&world, SLOW);
+            uint64_t id = publish_plain(queue);
+            if (queue == SLOW) {
+                traffic.slow[traffic.slow_count++] = id;
+                continue;
+            }
+            traffic.behind[traffic.behind_count].queue = queue;
+            traffic.behind[traffic.behind_count++].id = id;
+        }
+        settle_some(&traffic);
+        if (second % 60 == 59 && traffic.slow_first < traffic.slow_count)
+            REQUIRE(log_settle(world.writer, SLOW, traffic.slow[traffic.slow_first++]) == 0);
+        log_submit(world.writer);
+        world_work(&world);
+        if (second % 20 == 0)
+            check_bounded();
+    }
+    struct log_statistics end = statistics();
+    ck_assert_uint_eq(end.live_messages,
+                      traffic.behind_count + traffic.slow_count - traffic.slow_first);
+    ck_assert_uint_gt(traffic.slow_count - traffic.slow_first, 100);
+    /* That nothing is settled in order is the worst there is: still less is moved than came in. */
+    ck_assert_uint_lt(end.bytes_moved, end.bytes_published);
+    ck_assert_uint_eq(end.unknown_settles, 0);
+    free(traffic.slow);
+}
+END_TEST
+
 START_TEST(standing_backlog_is_not_written_again_and_again)
 {
     for (int i = 0; i < 2000; i++)
@@ -320,6 +392,7 @@ main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, traffic_in_order_is_written_once);
     tcase_add_test(tests, slow_queue_among_fast_ones_keeps_the_disk_bounded);
+    tcase_add_test(tests, slow_queue_among_a_thousand_keeps_the_disk_bounded_for_hours);
     tcase_add_test(tests, standing_backlog_is_not_written_again_and_again);
     tcase_add_test(tests, drained_backlog_gives_its_disk_back);
     tcase_add_test(tests, random_work_with_restarts_keeps_to_the_model);
