@@ -29,13 +29,16 @@ def has_ended(s):
     s.connections.clear()
 
 
-def all_there(s, queue):
+def all_there(s, queue, first_is_redelivered=False):
     s.deadline = time.monotonic() + TIME_LIMIT
     s.address = s.whippetd.start()
     channel = s.channel()
     channel.consume(queue, no_ack=True)
     for n in range(COUNT):
-        check_equal("message", channel.expect("basic.deliver").body.split(b":")[0], b"%d" % n)
+        message = channel.expect("basic.deliver")
+        check_equal("message", message.body.split(b":")[0], b"%d" % n)
+        if n == 0:
+            check_equal("redelivered", message.redelivered, first_is_redelivered)
 
 
 @scenario(restarts=True)
@@ -48,7 +51,7 @@ def it_ends_though_a_client_does_not_read(s):
         pass
     s.whippetd.ask_to_end()
     has_ended(s)
-    all_there(s, queue)
+    all_there(s, queue, first_is_redelivered=True)
 
 
 @scenario(restarts=True)
