@@ -9,11 +9,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/compiler.h"
+#include "base/log.h"
 
 #define APPLICATION_ID 0x57687070 /* "Whpp" */
+
+/* Seconds after which a full disk is tried again. */
+enum { SPACE_RETRY_SECONDS = 1 };
 
 /* What brings a database from version i to i + 1; the last one's number + 1 is the present version.
  * Names and tables are BLOBs: they may hold any bytes. */
@@ -96,6 +101,12 @@ struct definitions {
 /* --- SQLite, with its errors as texts --------------------------------------------------------- */
 
 static int
+error_of_system(const struct definitions *definitions)
+{
+    return definitions->database == NULL ? ENOMEM : sqlite3_system_errno(definitions->database);
+}
+
+static int
 complain(const struct definitions *definitions, const char *what, char error[DEFINITIONS_TEXT_SIZE])
 {
     const char *reason =
@@ -107,6 +118,8 @@ complain(const struct definitions *definitions, const char *what, char error[DEF
     else if (code == SQLITE_NOTADB || code == SQLITE_CORRUPT)
         reason = "the file is damaged, or no database";
     snprintf(error, DEFINITIONS_TEXT_SIZE, "%s: %s: %s", definitions->path, what, reason);
+    if (code == SQLITE_FULL || (code == SQLITE_IOERR && error_of_system(definitions) == EDQUOT))
+        return -ENOSPC;
     return code == SQLITE_BUSY ? -EWOULDBLOCK : code == SQLITE_NOMEM ? -ENOMEM : -EIO;
 }
 
@@ -242,8 +255,12 @@ definitions_open(struct definitions **out, const char *directory, char error[DEF
         snprintf(error, DEFINITIONS_TEXT_SIZE, "out of memory");
         return -ENOMEM;
     }
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&definitions->mutex, NULL);
-    pthread_cond_init(&definitions->work, NULL);
+    pthread_cond_init(&definitions->work, &attributes);
+    pthread_condattr_destroy(&attributes);
     definitions->last = &definitions->first;
     int status = 0;
     if (snprintf(definitions->path, sizeof(definitions->path), "%s/definitions.sqlite", directory)
@@ -499,19 +516,63 @@ apply(struct definitions *definitions, const struct change *change)
     return status;
 }
 
-/* One transaction for all of them. */
-static void
-commit(struct definitions *definitions, const struct change *changes, uint64_t count)
+/* One transaction for all of them. After an error the database is as it was before. */
+static int
+write_changes(struct definitions *definitions, const struct change *changes,
+              char text[DEFINITIONS_TEXT_SIZE])
 {
-    char text[DEFINITIONS_TEXT_SIZE];
-    if (atomic_load(&definitions->has_failed))
-        return;
+    uint64_t highest_queue_id = definitions->highest_queue_id;
     int status = execute(definitions, "BEGIN IMMEDIATE", "writing", text);
     for (; changes != NULL && status == 0; changes = changes->next)
         if (apply(definitions, changes) != 0)
             status = complain(definitions, "writing", text);
     if (status == 0)
         status = execute(definitions, "COMMIT", "committing", text);
+    if (status == 0)
+        return 0;
+    definitions->highest_queue_id = highest_queue_id;
+    if (!sqlite3_get_autocommit(definitions->database))
+        (void)sqlite3_exec(definitions->database, "ROLLBACK", NULL, NULL, NULL);
+    return status;
+}
+
+/* False: the broker ends and cannot wait. */
+static bool
+wait_for_room(struct definitions *definitions)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += SPACE_RETRY_SECONDS;
+    pthread_mutex_lock(&definitions->mutex);
+    int status = 0;
+    while (!definitions->is_ending && status == 0)
+        status = pthread_cond_timedwait(&definitions->work, &definitions->mutex, &until);
+    bool may_wait = !definitions->is_ending;
+    pthread_mutex_unlock(&definitions->mutex);
+    return may_wait;
+}
+
+/* A full disk is waited for: nothing of the transaction was written, and who declared something has
+ * no answer yet. Any other error ends the broker. */
+static void
+commit(struct definitions *definitions, const struct change *changes, uint64_t count)
+{
+    char text[DEFINITIONS_TEXT_SIZE];
+    bool is_waiting = false;
+    if (atomic_load(&definitions->has_failed))
+        return;
+    int status;
+    while ((status = write_changes(definitions, changes, text)) == -ENOSPC) {
+        if (!is_waiting)
+            log_warn("the disk is full: definitions wait for room",
+                     LOG_STR("file", definitions->path));
+        is_waiting = true;
+        if (!wait_for_room(definitions))
+            break;
+    }
+    if (status == 0 && is_waiting)
+        log_info("there is room again: definitions are written",
+                 LOG_STR("file", definitions->path));
     if (status == 0)
         atomic_fetch_add_explicit(&definitions->durable, count, memory_order_release);
     else

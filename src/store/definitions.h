@@ -69,7 +69,7 @@ MUST_CHECK int definitions_start(struct definitions *definitions, void (*durable
 /* Something was added, or removed (what identifies it is enough). Removing a vhost, exchange or
  * queue does not remove its bindings: that is said separately. Adding what is there and removing
  * what is not are no errors. Any thread; the caller sees to the order. Returns the change's
- * sequence number, 0 when memory ran out: the database has failed then, as with a full disk. */
+ * sequence number, 0 when memory ran out: the database has failed then. */
 uint64_t definitions_add(struct definitions *definitions, const struct definition *definition);
 uint64_t definitions_remove(struct definitions *definitions, const struct definition *definition);
 
@@ -78,7 +78,8 @@ uint64_t definitions_remove(struct definitions *definitions, const struct defini
 uint64_t definitions_submitted(const struct definitions *definitions);
 uint64_t definitions_durable(const struct definitions *definitions);
 
-/* Whether a commit has failed: nothing becomes durable any more. `text` may be NULL. */
+/* Whether a commit has failed: nothing becomes durable any more. A full disk is no failure: changes
+ * wait until there is room, or the broker ends. `text` may be NULL. */
 bool definitions_failed(struct definitions *definitions, char text[DEFINITIONS_TEXT_SIZE]);
 
 /* Commits what was handed over, ends the thread, and closes. is_clean: the broker ended in order.

@@ -1,4 +1,5 @@
 """The disk under the broker: slow, failing, full, not to be written to, from another time."""
+import errno
 import glob
 import os
 import shutil
@@ -180,14 +181,18 @@ def publish_until_blocked(channel, queue):
     return count
 
 
-@scenario(config="limits: {disk_free: 1MiB}")
-def on_a_full_disk_publishers_wait_and_go_on_when_consumers_have_made_room(s):
+def on_small_disk(s):
+    """The scenario's broker again, on a small disk of its own -> the file of what it says."""
     data = s.whippetd.data_dir()
     mount = f'mount -t tmpfs -o size={SMALL_DISK},mode=700 tmpfs {data}'
     if subprocess.run([*IN_OWN_NAMESPACE, mount], stderr=subprocess.DEVNULL).returncode != 0:
         raise Skip("nothing can be mounted here")
-    s.whippetd.kill()
-    start_with(s, *IN_OWN_NAMESPACE, f'{mount} && exec "$@"', "sh")
+    return start_with(s, *IN_OWN_NAMESPACE, f'{mount} && exec "$@"', "sh")
+
+
+@scenario(config="limits: {disk_free: 1MiB}")
+def on_a_full_disk_publishers_wait_and_go_on_when_consumers_have_made_room(s):
+    on_small_disk(s)
     s.deadline += TIME_LIMIT  # it has 100 MB to go through
     publisher, consumer = s.channel(), s.channel()
     queue = s.queue(publisher, durable=True)
@@ -205,6 +210,37 @@ def on_a_full_disk_publishers_wait_and_go_on_when_consumers_have_made_room(s):
     while publisher.answer("basic.ack").delivery_tag < count + 1:
         pass
     consumer.delivered("room again")
+
+
+@scenario(config="limits: {disk_free: 1MiB}")
+def when_others_have_filled_the_disk_declarations_and_publishers_wait_for_room(s):
+    said = on_small_disk(s)
+    channel, publisher, consumer = s.channel(), s.channel(), s.channel()
+    queue = s.queue(consumer, durable=True)
+    consumer.consume(queue)
+    channel.publish(queue, "before", delivery_mode=2)
+    consumer.delivered("before")
+    # The disk as the broker sees it.
+    filling = f"/proc/{s.whippetd.process.pid}/root{s.whippetd.data_dir()}/filling"
+    with open(filling, "wb", buffering=0) as file:
+        try:
+            while file.write(b"f" * 65536):
+                pass
+        except OSError as error:
+            check_equal("error", error.errno, errno.ENOSPC)
+    names = [s.queue_name() for _ in range(400)]  # more than fits into what the database has
+    for name in names:
+        channel.say("queue.declare", queue=name, durable=True,
+                    arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "k" * 200})
+    publisher.publish(queue, "during", delivery_mode=2)
+    publisher.connection.expect("connection.blocked", reason="low on disk")
+    while "the disk is full" not in contents(said):
+        consumer.sync()  # it goes on
+    os.remove(filling)
+    for name in names:
+        channel.expect("queue.declare-ok", queue=name)
+    publisher.connection.expect("connection.unblocked")
+    consumer.delivered("during")
 
 
 # not to be written to
