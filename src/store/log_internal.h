@@ -236,6 +236,11 @@ struct segment *log_next_segment(struct log *log, size_t length);
 /* A new file in a free slot, allocated and synced. -ENOSPC when the disk is full. */
 MUST_CHECK int log_create_segment(struct log *log, uint64_t size, struct segment **segment);
 
+/* Puts a file of half the size in the place of the head, in which nothing has been written yet, to
+ * make room on a full disk. -ENOSPC: it is too small for that; the head may be gone after an error.
+ */
+MUST_CHECK int log_halve_head(struct log *log);
+
 /* Collects live records of the segment that is being compacted, if one is, into the group. */
 MUST_CHECK int log_collect_moves(struct log *log);
 

@@ -499,6 +499,9 @@ start_head(struct recovery *recovery)
     if (log->head != NULL) {
         log->durable = (struct position){log->head->number, SEGMENT_HEADER_SIZE};
         int error = log_checkpoint(log);
+        /* The head has taken the last spare, and there is nothing else to give up. */
+        if (error == 0 && log->counts.checkpoints == 0 && log_halve_head(log) == 0)
+            error = log_checkpoint(log);
         if (error == 0 && log->counts.checkpoints == 0)
             return recovery_error(recovery, -ENOSPC, "%.400s: the disk is full", log->directory);
         if (error == 0) {

@@ -19,10 +19,24 @@ uint32_t
 log_spares(const struct log *log)
 {
     uint32_t spares = 0;
-    for (uint32_t slot = 0; slot < log->segment_slots; slot++)
-        if (log->segments[slot] != NULL && log->segments[slot]->state == SEGMENT_SPARE)
-            spares++;
+    for (uint32_t slot = 0; slot < log->segment_slots; slot++) {
+        const struct segment *segment = log->segments[slot];
+        spares += segment != NULL && segment->state == SEGMENT_SPARE
+                  && segment->size >= log->segment_size;
+    }
     return spares;
+}
+
+/* A spare that is too small to be the head: what a full disk made of one. */
+static struct segment *
+find_small(const struct log *log)
+{
+    for (uint32_t slot = 0; slot < log->segment_slots; slot++) {
+        struct segment *segment = log->segments[slot];
+        if (segment != NULL && segment->state == SEGMENT_SPARE && segment->size < log->segment_size)
+            return segment;
+    }
+    return NULL;
 }
 
 /* ---- files ---- */
@@ -144,6 +158,24 @@ log_next_segment(struct log *log, size_t length)
     }
     segment_start(segment, log->next_number++, log->log_id);
     return segment;
+}
+
+int
+log_halve_head(struct log *log)
+{
+    struct segment *head = log->head, *smaller;
+    uint64_t number = head->number;
+    uint32_t size = head->size / 2 / SEGMENT_HEADER_SIZE * SEGMENT_HEADER_SIZE;
+    if (size < SEGMENT_SIZE_MIN / 2)
+        return -ENOSPC;
+    log->head = NULL;
+    remove_spare(log, head);
+    int error = log_create_segment(log, size, &smaller);
+    if (error != 0)
+        return error;
+    segment_start(smaller, number, log->log_id);
+    log->head = smaller;
+    return 0;
 }
 
 /* ---- compaction ---- */
@@ -412,7 +444,7 @@ bool
 log_space_is_due(struct log *log, bool is_idle)
 {
     uint32_t spares = log_spares(log);
-    if (spares > log->spares_wanted + SPARE_SEGMENTS_EXTRA)
+    if (spares > log->spares_wanted + SPARE_SEGMENTS_EXTRA || find_small(log) != NULL)
         return true;
     if (spares < log->spares_wanted && may_try_space(log))
         return true;
@@ -424,11 +456,16 @@ log_tend_space(struct log *log, bool is_idle)
 {
     int done = 0;
     uint32_t spares = log_spares(log);
-    if (spares > log->spares_wanted + SPARE_SEGMENTS_EXTRA)
+    struct segment *small = find_small(log);
+    if (small != NULL) {
+        remove_spare(log, small);
+        done = 1;
+    } else if (spares > log->spares_wanted + SPARE_SEGMENTS_EXTRA) {
         done = log_drop_spare(log) ? 1 : 0;
-    else if (spares < log->spares_wanted && may_try_space(log))
+    } else if (spares < log->spares_wanted && may_try_space(log)) {
         done = add_spare(log);
-    else if (zeroing_is_due(log, is_idle))
+    } else if (zeroing_is_due(log, is_idle)) {
         done = zero_slice(log, find_unzeroed(log));
+    }
     return done;
 }

@@ -278,6 +278,46 @@ START_TEST(reserve_lets_a_full_disk_be_emptied)
 }
 END_TEST
 
+/* A broker that is killed when the disk is full must start again for consumers to make room, though
+ * the new head takes the last spare. */
+START_TEST(full_disk_can_be_opened_again_and_emptied)
+{
+    simulated_disk_limit(world.disk, simulated_disk_used(world.disk) + 6 * WORLD_SEGMENT);
+    while (!log_disk_low(world.log)) {
+        world_publish_to(&world, 1, 500, false);
+        world_submit(&world);
+        world_work(&world);
+    }
+    uint64_t used = simulated_disk_used(world.disk), last = world.next_ticket - 1;
+    simulated_disk_limit(world.disk, used);
+    world_publish_to(&world, 1, 500, false);
+    world_submit(&world);
+    simulated_disk_fail_at(world.disk, 1, -EIO, true);
+    world_work(&world);
+    world_close(&world);
+    simulated_disk_reboot(world.disk, SIMULATED_LOSE_ALL);
+    ck_assert_uint_eq(simulated_disk_used(world.disk), used);
+    ck_assert_msg(world_open(&world) == 0, "%s", world.error);
+    world_check(&world, last, last);
+    for (size_t i = 0; i < world.count; i++) {
+        if (!is_in(&world.messages[i], 0, NO_TICKET - 1))
+            continue;
+        world_settle(&world, &world.messages[i], 0);
+        world_submit(&world);
+        world_work(&world);
+    }
+    ck_assert(!log_failed(world.log, NULL));
+    ck_assert(!log_disk_low(world.log));
+    ck_assert_uint_lt(statistics().disk_bytes, used);
+    /* The head that is too small for most does not stay as a spare that is of no use. */
+    size_t first = world.count;
+    for (int i = 0; i < 60; i++)
+        flow(first, 5);
+    ck_assert(!log_failed(world.log, NULL));
+    ck_assert_uint_eq(statistics().disk_bytes % WORLD_SEGMENT, 0);
+}
+END_TEST
+
 START_TEST(publisher_that_is_not_held_back_on_a_full_disk_loses_nothing_confirmed)
 {
     simulated_disk_limit(world.disk, 10 * WORLD_SEGMENT);
@@ -398,6 +438,7 @@ main(void)
     tcase_add_test(tests, random_work_with_restarts_keeps_to_the_model);
     tcase_add_test(tests, full_disk_is_announced_before_it_stops_the_log);
     tcase_add_test(tests, reserve_lets_a_full_disk_be_emptied);
+    tcase_add_test(tests, full_disk_can_be_opened_again_and_emptied);
     tcase_add_test(tests, publisher_that_is_not_held_back_on_a_full_disk_loses_nothing_confirmed);
     tcase_add_test(tests, free_disk_below_the_watermark_is_told);
     tcase_add_test(tests, disk_that_is_nearly_full_at_the_start_is_told_at_once);
