@@ -239,6 +239,58 @@ START_TEST(damaged_checkpoint_is_refused_and_can_be_rebuilt)
 }
 END_TEST
 
+/* What is damaged, and how many of 60 messages a repair can save. */
+static const struct {
+    const char *path; /* NULL: a message in the tail */
+    uint64_t offset;
+    size_t at_least;
+} damages[] = {
+    {NULL, 0, 59}, {"/log/checkpoint", 70, 60}, {"/log/000001.segment", 20, 20}, /* its header */
+};
+
+static void
+make_damaged(unsigned which)
+{
+    publish_some(60, 600);
+    kill_and_reboot();
+    if (damages[which].path == NULL)
+        damage(&world.messages[59 - 3]);
+    else
+        ck_assert(simulated_disk_flip(world.disk, damages[which].path, damages[which].offset));
+    ck_assert_int_eq(world_open(&world), -EBADMSG);
+}
+
+/* Power goes at any call of a repair, which is then made again. */
+START_TEST(interrupted_repair_loses_no_more_than_one_that_is_not)
+{
+    unsigned which = (unsigned)_i / SIMULATED_LOSS_END;
+    enum simulated_loss loss = (enum simulated_loss)(_i % SIMULATED_LOSS_END);
+    bool has_come = true;
+    for (uint64_t call = 1; has_come; call++) {
+        tear_down();
+        set_up();
+        make_damaged(which);
+        struct log_options options = world_options(&world);
+        unsigned notes = 0;
+        char error[LOG_TEXT_SIZE];
+        simulated_disk_fail_at(world.disk, call, -EIO, true);
+        int result = log_repair(&options, count_note, &notes, error);
+        has_come = simulated_disk_has_failed(world.disk);
+        /* Removing what is left over may fail: the next start does it. */
+        ck_assert(has_come || result == 0);
+        simulated_disk_reboot(world.disk, loss);
+        repair();
+        ck_assert_msg(world_open(&world) == 0, "call %" PRIu64 ": %s", call, world.error);
+        ck_assert_msg(world.recovered_count >= damages[which].at_least,
+                      "call %" PRIu64 ": %zu messages left", call, world.recovered_count);
+        for (size_t i = 0; i < world.count; i++)
+            if (was_recovered(&world.messages[i]))
+                check_body(&world, &world.messages[i]);
+        ck_assert_uint_lt(call, 1000);
+    }
+}
+END_TEST
+
 START_TEST(missing_checkpoint_is_refused)
 {
     publish_some(3, 600);
@@ -405,6 +457,8 @@ main(void)
     tcase_add_test(tests, damage_in_a_sealed_segment_is_found_when_verified);
     tcase_add_loop_test(tests, no_flipped_byte_goes_unnoticed, 0, 2);
     tcase_add_test(tests, damaged_checkpoint_is_refused_and_can_be_rebuilt);
+    tcase_add_loop_test(tests, interrupted_repair_loses_no_more_than_one_that_is_not, 0,
+                        3 * SIMULATED_LOSS_END);
     tcase_add_test(tests, missing_checkpoint_is_refused);
     tcase_add_test(tests, missing_segment_is_refused_and_repaired);
     tcase_add_test(tests, damaged_or_missing_summary_costs_only_time);
