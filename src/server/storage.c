@@ -377,6 +377,9 @@ restore_message(void *context, const struct log_message *message)
 {
     struct storage *storage = context;
     bool was_clean = definitions_was_clean(storage->definitions);
+    uint64_t seen = definitions_seen_message(storage->definitions);
+    if (!was_clean)
+        definitions_see_message(storage->definitions, message->id);
     struct restored_message restored = {
         .id = message->id,
         .published_wall_ms = (int64_t)message->published_wall_ms,
@@ -391,8 +394,8 @@ restore_message(void *context, const struct log_message *message)
         struct shard *shard = storage->server->broker->shards[record->queue.shard];
         uint32_t count = message->queues[i].delivery_count;
         restored.delivery_count = count > UINT16_MAX ? UINT16_MAX : (uint16_t)count;
-        /* After a crash nobody knows who has seen what. */
-        restored.is_redelivered = !was_clean || count > 0;
+        /* After a crash nobody knows who has seen what, also when more restarts follow. */
+        restored.is_redelivered = !was_clean || count > 0 || message->id <= seen;
         int status = queue_restore(ref_table_find(&shard->queues, record->queue), &restored);
         if (status != 0)
             return status;

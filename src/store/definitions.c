@@ -67,7 +67,7 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [REMOVE_QUEUE] = "DELETE FROM queues WHERE vhost = ?1 AND name = ?2",
     [REMOVE_BINDING] = "DELETE FROM bindings WHERE vhost = ?1 AND source = ?2 AND destination = ?8"
                        " AND to_exchange = ?9 AND routing_key = ?10 AND arguments = ?7",
-    [SET_META] = "UPDATE meta SET value = ?2 WHERE key = ?1",
+    [SET_META] = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
 };
 
 /* A change that waits for the thread, with its bytes behind it. */
@@ -82,7 +82,7 @@ struct definitions {
     sqlite3 *database;
     sqlite3_stmt *statements[STATEMENT_COUNT];
     char path[4096 + 32];
-    uint64_t highest_queue_id;
+    uint64_t highest_queue_id, seen_message_id;
     bool was_clean;
     pthread_t thread;
     bool has_thread;
@@ -214,6 +214,12 @@ read_meta(struct definitions *definitions, char error[DEFINITIONS_TEXT_SIZE])
     status =
         query_integer(definitions, "SELECT value FROM meta WHERE key = 'clean'", &value, error);
     definitions->was_clean = status == 0 && value != 0;
+    if (status == 0) /* not there before the first crash */
+        status = query_integer(
+            definitions, "SELECT coalesce(max(value), 0) FROM meta WHERE key = 'seen_message_id'",
+            &value, error);
+    if (status == 0)
+        definitions->seen_message_id = (uint64_t)value;
     return status;
 }
 
@@ -306,6 +312,19 @@ bool
 definitions_was_clean(const struct definitions *definitions)
 {
     return definitions->was_clean;
+}
+
+uint64_t
+definitions_seen_message(const struct definitions *definitions)
+{
+    return definitions->seen_message_id;
+}
+
+void
+definitions_see_message(struct definitions *definitions, uint64_t message_id)
+{
+    if (message_id > definitions->seen_message_id)
+        definitions->seen_message_id = message_id;
 }
 
 /* --- Loading ---------------------------------------------------------------------------------- */
@@ -615,7 +634,9 @@ definitions_start(struct definitions *definitions, void (*durable)(void *context
 {
     definitions->on_durable = durable;
     definitions->context = context;
-    if (set_meta(definitions, "clean", 0) != 0)
+    if ((!definitions->was_clean
+         && set_meta(definitions, "seen_message_id", (int64_t)definitions->seen_message_id) != 0)
+        || set_meta(definitions, "clean", 0) != 0)
         return complain(definitions, "writing", error);
     int status = -pthread_create(&definitions->thread, NULL, run, definitions);
     if (status != 0)

@@ -60,6 +60,12 @@ uint64_t definitions_highest_queue_id(const struct definitions *definitions);
 /* Whether the broker that wrote last ended in order (definitions_close with is_clean). */
 bool definitions_was_clean(const struct definitions *definitions);
 
+/* Messages with ids up to this one may have been delivered by a broker that died before it could
+ * note it; this outlives any number of orderly restarts. definitions_see_message, before
+ * definitions_start, makes it a higher one, if the broker that wrote last did not end in order. */
+uint64_t definitions_seen_message(const struct definitions *definitions);
+void definitions_see_message(struct definitions *definitions, uint64_t message_id);
+
 /* Starts the thread, and notes that the broker is running (so it was not clean if it dies).
  * durable(context) is called on that thread after each commit and when committing has failed: it
  * should only wake somebody. */

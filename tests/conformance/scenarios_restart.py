@@ -403,3 +403,18 @@ def clients_are_told_that_the_broker_ends(s):
     s.whippetd.ask_to_end()
     connection.refused(320, "broker forced connection closure with reason 'shutdown'", by="")
     s.restart()
+
+
+@scenario(restarts=True)
+def what_may_have_been_seen_before_a_crash_stays_flagged_over_orderly_restarts(s):
+    channel = s.channel()
+    queue = s.queue(channel, durable=True)
+    channel.select()
+    for text in "seen", "perhaps":
+        channel.publish_confirmed(queue, text, delivery_mode=2)
+    channel.got(queue, "seen", no_ack=False, redelivered=False)
+    s.restart(kill=True)
+    s.restart()
+    s.restart()
+    channel = s.channel()
+    channel.got(queue, "seen", redelivered=True)
