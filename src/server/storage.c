@@ -34,6 +34,7 @@ struct storage {
     uint64_t restored;
     uint64_t disk_free_low;
     bool has_vhost;
+    bool has_strangers; /* messages in the log, and new definitions */
 };
 
 /* --- The journal: messages to and from the log ------------------------------------------------ */
@@ -357,10 +358,13 @@ record_of(struct storage *storage, uint64_t id)
     return map_find(&storage->queues, (struct slice){(const char *)&id, sizeof(id)});
 }
 
+/* A message of a queue that was deleted is dropped. When the definitions are new it is none of
+ * those: restore_message says so, before anything is dropped. */
 static bool
 queue_exists(void *context, uint64_t queue_id)
 {
-    return record_of(context, queue_id) != NULL;
+    struct storage *storage = context;
+    return definitions_are_new(storage->definitions) || record_of(storage, queue_id) != NULL;
 }
 
 static void
@@ -376,6 +380,10 @@ static int
 restore_message(void *context, const struct log_message *message)
 {
     struct storage *storage = context;
+    if (definitions_are_new(storage->definitions)) {
+        storage->has_strangers = true;
+        return -EBADMSG;
+    }
     bool was_clean = definitions_was_clean(storage->definitions);
     uint64_t seen = definitions_seen_message(storage->definitions);
     if (!was_clean)
@@ -487,7 +495,14 @@ open_log(struct storage *storage, const char *directory, char error[STORAGE_TEXT
         .message = restore_message,
         .note = note,
     };
-    return log_open(&storage->log, &options, &recovery, error);
+    int status = log_open(&storage->log, &options, &recovery, error);
+    if (status != 0 && storage->has_strangers)
+        snprintf(
+            error, STORAGE_TEXT_SIZE,
+            "%.300s holds messages, but definitions.sqlite beside it is new: put the one back that "
+            "has their queues, or move the log away",
+            path);
+    return status;
 }
 
 static int
@@ -541,7 +556,9 @@ storage_open(struct storage **out, struct server *server, const char *directory,
     catalogue_queue_ids_used(catalogue, definitions_highest_queue_id(storage->definitions));
     if (definitions_load(storage->definitions, restore_definition, storage, error) != 0
         || open_log(storage, directory, error) != 0 || give_journals(storage) != 0
-        || definitions_start(storage->definitions, definitions_became_durable, storage, error) != 0)
+        || definitions_start(storage->definitions, log_identity(storage->log),
+                             definitions_became_durable, storage, error)
+               != 0)
         goto failed;
     map_fini(&storage->queues);
     catalogue_observe(catalogue, (struct catalogue_observer){on_change, storage});

@@ -82,7 +82,7 @@ struct definitions {
     sqlite3 *database;
     sqlite3_stmt *statements[STATEMENT_COUNT];
     char path[4096 + 32];
-    uint64_t highest_queue_id, seen_message_id;
+    uint64_t highest_queue_id, seen_message_id, log_id;
     bool was_clean;
     pthread_t thread;
     bool has_thread;
@@ -220,6 +220,12 @@ read_meta(struct definitions *definitions, char error[DEFINITIONS_TEXT_SIZE])
             &value, error);
     if (status == 0)
         definitions->seen_message_id = (uint64_t)value;
+    if (status == 0) /* not there before the first start */
+        status = query_integer(definitions,
+                               "SELECT coalesce(max(value), 0) FROM meta WHERE key = 'log_id'",
+                               &value, error);
+    if (status == 0)
+        definitions->log_id = (uint64_t)value;
     return status;
 }
 
@@ -325,6 +331,12 @@ definitions_see_message(struct definitions *definitions, uint64_t message_id)
 {
     if (message_id > definitions->seen_message_id)
         definitions->seen_message_id = message_id;
+}
+
+bool
+definitions_are_new(const struct definitions *definitions)
+{
+    return definitions->log_id == 0 && definitions->highest_queue_id == 0;
 }
 
 /* --- Loading ---------------------------------------------------------------------------------- */
@@ -629,13 +641,14 @@ run(void *context)
 }
 
 int
-definitions_start(struct definitions *definitions, void (*durable)(void *context), void *context,
-                  char error[DEFINITIONS_TEXT_SIZE])
+definitions_start(struct definitions *definitions, uint64_t log_id, void (*durable)(void *context),
+                  void *context, char error[DEFINITIONS_TEXT_SIZE])
 {
     definitions->on_durable = durable;
     definitions->context = context;
-    if ((!definitions->was_clean
-         && set_meta(definitions, "seen_message_id", (int64_t)definitions->seen_message_id) != 0)
+    if ((definitions->log_id != log_id && set_meta(definitions, "log_id", (int64_t)log_id) != 0)
+        || (!definitions->was_clean
+            && set_meta(definitions, "seen_message_id", (int64_t)definitions->seen_message_id) != 0)
         || set_meta(definitions, "clean", 0) != 0)
         return complain(definitions, "writing", error);
     int status = -pthread_create(&definitions->thread, NULL, run, definitions);

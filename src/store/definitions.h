@@ -66,11 +66,15 @@ bool definitions_was_clean(const struct definitions *definitions);
 uint64_t definitions_seen_message(const struct definitions *definitions);
 void definitions_see_message(struct definitions *definitions, uint64_t message_id);
 
-/* Starts the thread, and notes that the broker is running (so it was not clean if it dies).
- * durable(context) is called on that thread after each commit and when committing has failed: it
- * should only wake somebody. */
-MUST_CHECK int definitions_start(struct definitions *definitions, void (*durable)(void *context),
-                                 void *context, char error[DEFINITIONS_TEXT_SIZE]);
+/* Whether no broker has started with this database yet: then no log can have messages for it. */
+bool definitions_are_new(const struct definitions *definitions);
+
+/* Starts the thread, and notes that the broker is running (so it was not clean if it dies), with
+ * the message log of this id. durable(context) is called on that thread after each commit and when
+ * committing has failed: it should only wake somebody. */
+MUST_CHECK int definitions_start(struct definitions *definitions, uint64_t log_id,
+                                 void (*durable)(void *context), void *context,
+                                 char error[DEFINITIONS_TEXT_SIZE]);
 
 /* Something was added, or removed (what identifies it is enough). Removing a vhost, exchange or
  * queue does not remove its bindings: that is said separately. Adding what is there and removing

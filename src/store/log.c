@@ -59,6 +59,12 @@ log_failed(struct log *log, char text[LOG_TEXT_SIZE])
     return true;
 }
 
+uint64_t
+log_identity(const struct log *log)
+{
+    return log->log_id;
+}
+
 const char *
 log_name_queue(const struct log *log, uint64_t queue_id, char name[LOG_QUEUE_NAME_SIZE])
 {

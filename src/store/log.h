@@ -89,6 +89,9 @@ MUST_CHECK int log_open(struct log **log, const struct log_options *options,
 /* Writes out what was submitted and closes. All writers must have been freed. */
 void log_close(struct log *log);
 
+/* The log's random id, which it keeps for ever; not 0. */
+uint64_t log_identity(const struct log *log);
+
 /* A writer for one thread. durable(context) is called on the log's thread each time that something
  * this writer submitted became durable, and when the log has failed: it should only wake the
  * shard. NULL: out of memory. */

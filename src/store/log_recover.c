@@ -131,8 +131,10 @@ static int
 make_log_id(struct recovery *recovery)
 {
     uint64_t *id = &recovery->log->log_id;
-    if (getrandom(id, sizeof(*id), 0) != (ssize_t)sizeof(*id))
-        return recovery_error(recovery, -EIO, "no random numbers to be had");
+    do {
+        if (getrandom(id, sizeof(*id), 0) != (ssize_t)sizeof(*id))
+            return recovery_error(recovery, -EIO, "no random numbers to be had");
+    } while (*id == 0);
     return 0;
 }
 

@@ -149,3 +149,23 @@ def inspection_of_a_running_broker_harms_nobody(s):
     check_equal("live messages", json.loads(said)["live_messages"], 1)
     channel.publish_confirmed(queue, "still well", delivery_mode=2)
     channel.got(queue, "there")
+
+
+@scenario(restarts=True)
+def messages_are_not_dropped_because_the_definitions_are_missing(s):
+    queue = filled(s)
+    names = glob.glob(os.path.join(s.whippetd.data_dir(), "definitions.sqlite*"))
+    for name in names:
+        os.rename(name, name + ".away")
+    for _ in range(2):  # the refused start has made a database
+        status, _, said = run(s)
+        check_equal("exit status", status, 1)
+        if "holds messages" not in said or "definitions.sqlite" not in said:
+            raise Failure(f"the broker said {said!r}")
+    for name in glob.glob(os.path.join(s.whippetd.data_dir(), "definitions.sqlite*")):
+        if not name.endswith(".away"):
+            os.remove(name)
+    for name in names:
+        os.rename(name + ".away", name)
+    started_again(s)
+    check_equal("messages", s.channel().counts(queue)[0], 3)
