@@ -95,6 +95,7 @@ class Model:
     def __init__(self, rules, block):
         self.rules, self.block = rules, block
         self.queues, self.groups, self.published = {}, [], 0
+        self.is_ending = False  # in order: connections close one after the other
 
     def add_queue(self, queue):
         self.queues[queue.name] = queue
@@ -134,7 +135,8 @@ class Model:
         if copy is None:
             self.unwanted(queue, key, "was delivered")
             return None
-        if copy.is_out:
+        # What a closed connection held goes to those that are still open, flagged.
+        if copy.is_out and not self.is_ending:
             rules.breach("twice", f"{name_of(key)} was delivered from {queue.name} while it was "
                                   "with a consumer")
         elif copy.settled:

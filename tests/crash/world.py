@@ -61,7 +61,7 @@ class World:
         self.targets += [Target("all", "", [classic, quorum, priority, work]),
                          Target("some", "a.b", [classic, quorum]),
                          Target("some", "a.c.d", [classic, work])]
-        self.events, self.limit, self.end, self.is_over = 0, 0, None, True
+        self.events, self.limit, self.is_orderly, self.is_over = 0, 0, False, True
         self.heavy_bytes = self.round_bytes = 0
 
     def set_up(self):
@@ -101,7 +101,7 @@ class World:
         self.events += times
         if not self.is_over and self.events >= self.limit:
             self.is_over = True
-            self.end()
+            self.stop_or_kill()
 
     def check_content(self, queue, properties, body):
         """-> (key, priority) of the message"""
@@ -165,6 +165,10 @@ class World:
 
     # a round
 
+    def stop_or_kill(self):
+        self.model.is_ending = self.is_orderly
+        (self.process.signal_stop if self.is_orderly else self.process.signal_kill)()
+
     def crew(self):
         chance = self.random
         actors = [Publisher(self) for _ in range(chance.randint(1, 4))]
@@ -179,30 +183,30 @@ class World:
     def play(self, number):
         self.random = random.Random(self.seed * 1000003 + number)
         self.rules.round = number
-        is_orderly = self.random.random() < 0.15
+        self.is_orderly = self.random.random() < 0.15
         self.heavy_bytes = 60 << 20 if self.random.random() < 0.2 else 0
         self.round_bytes = 0
         self.limit = int(10 ** self.random.uniform(1.3, 3.9))
-        self.end = self.process.signal_stop if is_orderly else self.process.signal_kill
+        self.model.is_ending = False
         actors = self.crew()
         self.events, self.is_over = 0, False
         self.rules.look("answers")
         self.until(lambda: self.is_over, actors, acts=True)
         if not self.is_over:  # all had done what they do before the limit came
             self.is_over = True
-            self.end()
-        self.hear_the_last(actors, is_orderly)
+            self.stop_or_kill()
+        self.hear_the_last(actors)
         for actor in actors:
             self.model.groups += actor.open_groups()
             actor.link.drop()
         self.come_back()
 
-    def hear_the_last(self, actors, is_orderly):
+    def hear_the_last(self, actors):
         """What the broker had sent before its end, and how it ended."""
         began = time.monotonic()
         self.until(lambda: all(actor.link.is_closed for actor in actors), actors)
         status = self.process.ended()
-        if not is_orderly:
+        if not self.is_orderly:
             return
         self.rules.look("orderly")
         self.rules.look("told", len(actors))
