@@ -11,7 +11,8 @@ from client import ChannelClosed, Connection
 
 QUEUES, EXCHANGES, FILLING = 8, 6, 3
 PERSISTENT = wire.encode_properties({"delivery_mode": 2})
-ARGUMENTS = [{}, {"x-queue-type": "quorum"}, {"x-max-priority": 5}, {"x-max-length": 1000},
+# No quorum queue: it would keep the transient messages that show where bindings lead.
+ARGUMENTS = [{}, {"x-queue-type": "classic"}, {"x-max-priority": 5}, {"x-max-length": 1000},
              {"x-message-ttl": 3600000, "x-dead-letter-exchange": "dead"}]
 
 
@@ -145,6 +146,7 @@ class Definer(Actor):
                         **{thing.kind: thing.name}, **thing.fields)
             return
         thing.is_there = None
+        thing.messages = tuple(range(max(thing.messages) + 1))  # they may have gone before it
         for pair in self.definitions.of(thing):
             if self.definitions.bindings[pair]:
                 self.definitions.bindings[pair] = None

@@ -73,6 +73,7 @@ class Queue:
     def __init__(self, name, arguments, priorities=False, dead_letters_to=None):
         self.name, self.arguments = name, arguments
         self.has_priorities, self.dead_letters_to = priorities, dead_letters_to
+        self.keeps_all = arguments.get("x-queue-type") == "quorum"  # transient messages, too
         self.is_dead = False  # holds dead letters, in the order of their deaths
         self.copies = {}  # key -> Copy
         self.gone = {}  # keys of copies that must not come again -> why
@@ -110,7 +111,7 @@ class Model:
         return HEAD.pack(publisher, number, priority, size) + self.block[at:at + size]
 
     def publish(self, key, queues, is_transient):
-        copies = [Copy(key, queue, is_transient) for queue in queues]
+        copies = [Copy(key, queue, is_transient and not queue.keeps_all) for queue in queues]
         for copy in copies:
             copy.queue.copies[key] = copy
         self.published += 1
