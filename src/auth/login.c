@@ -1,0 +1,134 @@
+/* Verifying passwords on a thread of its own: see the header. */
+#include "auth/login.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+
+struct login_service {
+    struct access *access;
+    struct failures failures;
+    pthread_mutex_t mutex;
+    pthread_cond_t work;
+    pthread_t thread;
+    bool has_thread, is_ending;
+    struct login_job *first, **last;
+    uint32_t waiting;
+};
+
+struct login_service *
+login_service_new(struct access *access)
+{
+    struct login_service *service = calloc(1, sizeof(*service));
+    if (service == NULL)
+        return NULL;
+    service->access = access;
+    service->last = &service->first;
+    failures_init(&service->failures);
+    pthread_mutex_init(&service->mutex, NULL);
+    pthread_cond_init(&service->work, NULL);
+    return service;
+}
+
+/* With the mutex: the job that waits longest, or NULL. */
+static struct login_job *
+take(struct login_service *service)
+{
+    struct login_job *job = service->first;
+    if (job == NULL)
+        return NULL;
+    service->first = job->next;
+    if (service->first == NULL)
+        service->last = &service->first;
+    service->waiting--;
+    return job;
+}
+
+static void
+verify(struct login_service *service, struct login_job *job)
+{
+    /* Many clients of one user come at once: the first has paid for all. */
+    job->is_right = (job->user != NULL && access_knows_password(job->user, job->password))
+                    || access_verify_password(service->access, job->user, job->password);
+    job->done(job);
+}
+
+static void *
+run(void *context)
+{
+    struct login_service *service = context;
+    pthread_mutex_lock(&service->mutex);
+    while (!service->is_ending) {
+        struct login_job *job = take(service);
+        if (job == NULL) {
+            pthread_cond_wait(&service->work, &service->mutex);
+            continue;
+        }
+        pthread_mutex_unlock(&service->mutex);
+        verify(service, job);
+        pthread_mutex_lock(&service->mutex);
+    }
+    pthread_mutex_unlock(&service->mutex);
+    return NULL;
+}
+
+/* With the mutex. Signals are for the first thread. */
+static bool
+start(struct login_service *service)
+{
+    sigset_t all, before;
+    if (service->has_thread)
+        return true;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int status = pthread_create(&service->thread, NULL, run, service);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    service->has_thread = status == 0;
+    if (status != 0)
+        log_error("no thread for logins", LOG_ERRNO("reason", status));
+    return service->has_thread;
+}
+
+bool
+login_submit(struct login_service *service, struct login_job *job)
+{
+    job->next = NULL;
+    job->is_right = false;
+    pthread_mutex_lock(&service->mutex);
+    bool is_taken = !service->is_ending && service->waiting < LOGIN_QUEUE_MAX && start(service);
+    if (is_taken) {
+        *service->last = job;
+        service->last = &job->next;
+        service->waiting++;
+        pthread_cond_signal(&service->work);
+    }
+    pthread_mutex_unlock(&service->mutex);
+    return is_taken;
+}
+
+struct failures *
+login_failures(struct login_service *service)
+{
+    return &service->failures;
+}
+
+void
+login_service_free(struct login_service *service)
+{
+    if (service == NULL)
+        return;
+    pthread_mutex_lock(&service->mutex);
+    service->is_ending = true;
+    pthread_cond_signal(&service->work);
+    pthread_mutex_unlock(&service->mutex);
+    if (service->has_thread)
+        pthread_join(service->thread, NULL);
+    for (struct login_job *job; (job = take(service)) != NULL;)
+        job->done(job);
+    failures_fini(&service->failures);
+    pthread_cond_destroy(&service->work);
+    pthread_mutex_destroy(&service->mutex);
+    free(service);
+}

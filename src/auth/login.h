@@ -1,0 +1,44 @@
+/* Verifying passwords, on a thread of its own: a hash that is slow on purpose must not hold up
+ * those who have come in.
+ *
+ * Whoever asks hands a job over and goes on; the answer is a call on the login thread. The queue of
+ * jobs is bounded: when more ask than can be verified, the others are told so at once. */
+#ifndef AUTH_LOGIN_H
+#define AUTH_LOGIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "auth/access.h"
+#include "auth/failures.h"
+
+enum {
+    LOGIN_QUEUE_MAX = 1024, /* jobs that wait: at scrypt's 50 ms, more would wait for a minute */
+};
+
+struct login_job {
+    struct login_job *next;
+    struct access_user *user; /* owned reference; NULL: there is no such user */
+    struct slice password;    /* owned by the job's owner, who wipes it */
+    bool is_right;            /* the answer */
+    /* Called on the login thread, or on the one that stops the service (is_right is false then):
+     * the job, with all it holds, is the owner's again. */
+    void (*done)(struct login_job *job);
+};
+
+struct login_service;
+
+/* Its thread starts with the first job. The access is lent. NULL: out of memory. */
+struct login_service *login_service_new(struct access *access);
+
+/* Ends the thread; what was not verified is done with. */
+void login_service_free(struct login_service *service);
+
+/* Hands a job over. False: too many wait, or there is no thread to be had; the job is still the
+ * caller's, who is not called. Any thread. */
+MUST_CHECK bool login_submit(struct login_service *service, struct login_job *job);
+
+/* Who failed to log in, by address. */
+struct failures *login_failures(struct login_service *service);
+
+#endif

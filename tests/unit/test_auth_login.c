@@ -1,0 +1,154 @@
+/* The login thread, and what failed logins cost. */
+#include <check.h>
+#include <semaphore.h>
+#include <stdlib.h>
+
+#include "auth/login.h"
+
+static struct access *users;
+static struct login_service *service;
+
+struct test_job {
+    struct login_job job;
+    sem_t done;
+    int calls;
+};
+
+static void
+on_done(struct login_job *job)
+{
+    struct test_job *test = (struct test_job *)job;
+    test->calls++;
+    sem_post(&test->done);
+}
+
+static void
+set_up(void)
+{
+    char error[ACCESS_ERROR_MAX], hash[PASSWORD_HASH_MAX];
+    users = access_new();
+    service = login_service_new(users);
+    ck_assert_ptr_nonnull(service);
+    ck_assert_int_eq(password_hash(PASSWORD_SHA256, SLICE("secret"), hash), 0);
+    ck_assert_int_eq(access_user_set(users, SLICE("u"), slice_from(hash), SLICE(""), error), 0);
+}
+
+static void
+tear_down(void)
+{
+    login_service_free(service);
+    access_free(users);
+}
+
+static void
+prepare(struct test_job *test, const char *user, const char *password)
+{
+    *test = (struct test_job){
+        .job = {.user = access_user_find(users, slice_from(user)),
+                .password = slice_from(password),
+                .done = on_done},
+    };
+    sem_init(&test->done, 0, 0);
+}
+
+static bool
+verify(const char *user, const char *password)
+{
+    struct test_job test;
+    prepare(&test, user, password);
+    ck_assert(login_submit(service, &test.job));
+    sem_wait(&test.done);
+    access_user_unref(test.job.user);
+    return test.job.is_right;
+}
+
+START_TEST(the_thread_says_whether_a_password_is_right)
+{
+    ck_assert(verify("u", "secret"));
+    ck_assert(verify("u", "secret"));
+    ck_assert(!verify("u", "wrong"));
+    ck_assert(!verify("nobody", "secret"));
+}
+END_TEST
+
+START_TEST(no_more_wait_than_the_queue_holds)
+{
+    /* Wrong passwords take long enough for the queue to fill. */
+    static struct test_job tests[LOGIN_QUEUE_MAX + 100];
+    int taken = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(tests); i++) {
+        prepare(&tests[taken], "nobody", "wrong");
+        taken += login_submit(service, &tests[taken].job);
+    }
+    ck_assert_int_ge(taken, LOGIN_QUEUE_MAX);
+    ck_assert_int_lt(taken, (int)ARRAY_SIZE(tests));
+    /* Each is answered once, also those that were not verified. */
+    login_service_free(service);
+    for (int i = 0; i < taken; i++) {
+        ck_assert_int_eq(tests[i].calls, 1);
+        ck_assert(!tests[i].job.is_right);
+    }
+    service = login_service_new(users);
+}
+END_TEST
+
+START_TEST(who_keeps_failing_waits_longer_up_to_a_limit)
+{
+    struct failures *failures = login_failures(service);
+    uint32_t count, delay_ms = 0, before_ms = 0;
+    for (int i = 0; i < FAILURES_FREE; i++)
+        ck_assert_uint_eq(failures_add(failures, 7, 1000, &count), 0);
+    for (int i = 0; i < 40; i++, before_ms = delay_ms) {
+        delay_ms = failures_add(failures, 7, 1000, &count);
+        ck_assert_uint_gt(delay_ms, 0);
+        ck_assert_uint_ge(delay_ms, before_ms);
+    }
+    ck_assert_uint_eq(delay_ms, FAILURES_DELAY_MAX_MS);
+    ck_assert_uint_eq(count, FAILURES_FREE + 40);
+    /* Others do not pay for it, and one day it is forgotten. */
+    ck_assert_uint_eq(failures_add(failures, 8, 1000, &count), 0);
+    ck_assert_uint_eq(failures_add(failures, 7, 1000 + FAILURES_MEMORY_MS + 1, &count), 0);
+    ck_assert_uint_eq(count, 1);
+}
+END_TEST
+
+START_TEST(a_flood_of_addresses_forgets_the_oldest_first)
+{
+    struct failures *failures = login_failures(service);
+    uint32_t count;
+    for (int i = 0; i < 20; i++)
+        (void)failures_add(failures, 5, 1000, &count);
+    /* Three others of the same place in the table leave it alone; a fourth takes the oldest. */
+    for (uint64_t i = 1; i <= 3; i++)
+        (void)failures_add(failures, 5 + i * FAILURES_SETS, 2000, &count);
+    (void)failures_add(failures, 5, 3000, &count);
+    ck_assert_uint_eq(count, 21);
+    (void)failures_add(failures, 5 + 4 * FAILURES_SETS, 4000, &count);
+    (void)failures_add(failures, 5, 5000, &count);
+    ck_assert_uint_eq(count, 22);
+    (void)failures_add(failures, 5 + 1 * FAILURES_SETS, 6000, &count);
+    ck_assert_uint_eq(count, 1);
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *suite = suite_create("auth/login");
+    TCase *tests = tcase_create("login");
+    SRunner *runner;
+    int failed;
+
+    tcase_set_timeout(tests, 60);
+    tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_add_test(tests, the_thread_says_whether_a_password_is_right);
+    tcase_add_test(tests, no_more_wait_than_the_queue_holds);
+    tcase_add_test(tests, who_keeps_failing_waits_longer_up_to_a_limit);
+    tcase_add_test(tests, a_flood_of_addresses_forgets_the_oldest_first);
+    suite_add_tcase(suite, tests);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
