@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,22 @@ static const char *const migrations[] = {
     " UNIQUE (vhost, source, destination, to_exchange, routing_key, arguments));"
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);"
     "INSERT INTO meta VALUES ('highest_queue_id', 0), ('clean', 1);",
+    /* Users. What is in a vhost goes with it, in one transaction. */
+    "CREATE TABLE users (n INTEGER PRIMARY KEY AUTOINCREMENT, name BLOB NOT NULL UNIQUE,"
+    " password_hash BLOB NOT NULL, tags BLOB NOT NULL);"
+    "CREATE TABLE permissions (n INTEGER PRIMARY KEY AUTOINCREMENT, user BLOB NOT NULL,"
+    " vhost BLOB NOT NULL, configure BLOB NOT NULL, write BLOB NOT NULL, read BLOB NOT NULL,"
+    " UNIQUE (user, vhost));"
+    "CREATE TABLE topic_permissions (n INTEGER PRIMARY KEY AUTOINCREMENT, user BLOB NOT NULL,"
+    " vhost BLOB NOT NULL, exchange BLOB NOT NULL, write BLOB NOT NULL, read BLOB NOT NULL,"
+    " UNIQUE (user, vhost, exchange));"
+    "CREATE TRIGGER vhost_removed AFTER DELETE ON vhosts BEGIN"
+    " DELETE FROM bindings WHERE vhost = OLD.name;"
+    " DELETE FROM queues WHERE vhost = OLD.name;"
+    " DELETE FROM exchanges WHERE vhost = OLD.name;"
+    " DELETE FROM permissions WHERE vhost = OLD.name;"
+    " DELETE FROM topic_permissions WHERE vhost = OLD.name; END;"
+    "INSERT INTO meta VALUES ('has_had_users', 0);",
 };
 
 enum { SCHEMA_VERSION = ARRAY_SIZE(migrations) };
@@ -46,10 +63,16 @@ enum statement {
     ADD_EXCHANGE,
     ADD_QUEUE,
     ADD_BINDING,
+    ADD_USER,
+    ADD_PERMISSION,
+    ADD_TOPIC_PERMISSION,
     REMOVE_VHOST,
     REMOVE_EXCHANGE,
     REMOVE_QUEUE,
     REMOVE_BINDING,
+    REMOVE_USER,
+    REMOVE_PERMISSION,
+    REMOVE_TOPIC_PERMISSION,
     SET_META,
     STATEMENT_COUNT,
 };
@@ -62,13 +85,28 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
                   " VALUES (?1, ?2, ?4, ?6, ?7)",
     [ADD_BINDING] = "INSERT OR IGNORE INTO bindings (vhost, source, destination, to_exchange,"
                     " routing_key, arguments) VALUES (?1, ?2, ?8, ?9, ?10, ?7)",
+    [ADD_USER] = "INSERT INTO users (name, password_hash, tags) VALUES (?11, ?12, ?13)"
+                 " ON CONFLICT (name) DO UPDATE SET password_hash = ?12, tags = ?13",
+    [ADD_PERMISSION] = "INSERT INTO permissions (user, vhost, configure, write, read)"
+                       " VALUES (?11, ?1, ?14, ?15, ?16) ON CONFLICT (user, vhost)"
+                       " DO UPDATE SET configure = ?14, write = ?15, read = ?16",
+    [ADD_TOPIC_PERMISSION] = "INSERT INTO topic_permissions (user, vhost, exchange, write, read)"
+                             " VALUES (?11, ?1, ?2, ?15, ?16) ON CONFLICT (user, vhost, exchange)"
+                             " DO UPDATE SET write = ?15, read = ?16",
     [REMOVE_VHOST] = "DELETE FROM vhosts WHERE name = ?1",
     [REMOVE_EXCHANGE] = "DELETE FROM exchanges WHERE vhost = ?1 AND name = ?2",
     [REMOVE_QUEUE] = "DELETE FROM queues WHERE vhost = ?1 AND name = ?2",
     [REMOVE_BINDING] = "DELETE FROM bindings WHERE vhost = ?1 AND source = ?2 AND destination = ?8"
                        " AND to_exchange = ?9 AND routing_key = ?10 AND arguments = ?7",
+    [REMOVE_USER] = "DELETE FROM users WHERE name = ?11",
+    [REMOVE_PERMISSION] = "DELETE FROM permissions WHERE user = ?11 AND vhost = ?1",
+    [REMOVE_TOPIC_PERMISSION] = "DELETE FROM topic_permissions WHERE user = ?11 AND vhost = ?1"
+                                " AND exchange = ?2",
     [SET_META] = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
 };
+
+_Static_assert(ADD_VHOST + DEFINITION_KINDS == REMOVE_VHOST, "adding is found by the kind");
+_Static_assert(REMOVE_VHOST + DEFINITION_KINDS == SET_META, "removing is found by the kind");
 
 /* A change that waits for the thread, with its bytes behind it. */
 struct change {
@@ -83,7 +121,7 @@ struct definitions {
     sqlite3_stmt *statements[STATEMENT_COUNT];
     char path[4096 + 32];
     uint64_t highest_queue_id, seen_message_id, log_id;
-    bool was_clean;
+    bool was_clean, has_had_users;
     pthread_t thread;
     bool has_thread;
     pthread_mutex_t mutex;
@@ -226,6 +264,10 @@ read_meta(struct definitions *definitions, char error[DEFINITIONS_TEXT_SIZE])
                                &value, error);
     if (status == 0)
         definitions->log_id = (uint64_t)value;
+    if (status == 0)
+        status = query_integer(definitions, "SELECT value FROM meta WHERE key = 'has_had_users'",
+                               &value, error);
+    definitions->has_had_users = status == 0 && value != 0;
     return status;
 }
 
@@ -315,6 +357,12 @@ definitions_highest_queue_id(const struct definitions *definitions)
 }
 
 bool
+definitions_has_had_users(const struct definitions *definitions)
+{
+    return definitions->has_had_users;
+}
+
+bool
 definitions_was_clean(const struct definitions *definitions)
 {
     return definitions->was_clean;
@@ -348,7 +396,8 @@ column(sqlite3_stmt *statement, int index)
     return (struct slice){data == NULL ? "" : data, (size_t)sqlite3_column_bytes(statement, index)};
 }
 
-/* The same columns for every kind, so that one function reads them. */
+/* The same columns for every kind, so that one function reads them; users and permissions, which
+ * have few of them, have more behind. */
 static const struct {
     enum definition_kind kind;
     const char *sql;
@@ -360,12 +409,20 @@ static const struct {
                        " FROM queues ORDER BY n"},
     {DEFINITION_BINDING, "SELECT vhost, source, '', 0, 0, 0, arguments, destination, to_exchange,"
                          " routing_key FROM bindings ORDER BY n"},
+    {DEFINITION_USER, "SELECT '', '', '', 0, 0, 0, '', '', 0, '', name, password_hash, tags, '',"
+                      " '', '' FROM users ORDER BY n"},
+    {DEFINITION_PERMISSION, "SELECT vhost, '', '', 0, 0, 0, '', '', 0, '', user, '', '', configure,"
+                            " write, read FROM permissions ORDER BY n"},
+    {DEFINITION_TOPIC_PERMISSION, "SELECT vhost, exchange, '', 0, 0, 0, '', '', 0, '', user, '',"
+                                  " '', '', write, read FROM topic_permissions ORDER BY n"},
 };
+
+enum { COLUMNS_OF_ALL = 10 };
 
 static struct definition
 definition_of(sqlite3_stmt *statement, enum definition_kind kind)
 {
-    return (struct definition){
+    struct definition definition = {
         .kind = kind,
         .vhost = column(statement, 0),
         .name = column(statement, 1),
@@ -378,6 +435,24 @@ definition_of(sqlite3_stmt *statement, enum definition_kind kind)
         .destination_is_exchange = sqlite3_column_int(statement, 8) != 0,
         .routing_key = column(statement, 9),
     };
+    if (sqlite3_column_count(statement) == COLUMNS_OF_ALL)
+        return definition;
+    struct slice *const more[] = {&definition.user,  &definition.password_hash,
+                                  &definition.tags,  &definition.configure,
+                                  &definition.write, &definition.read};
+    for (size_t i = 0; i < ARRAY_SIZE(more); i++)
+        *more[i] = column(statement, COLUMNS_OF_ALL + (int)i);
+    return definition;
+}
+
+static void
+cannot_restore(const struct definitions *definitions, const struct definition *definition,
+               int status, char error[DEFINITIONS_TEXT_SIZE])
+{
+    struct slice name = definition->kind >= DEFINITION_USER ? definition->user : definition->name;
+    snprintf(error, DEFINITIONS_TEXT_SIZE, "%s: the definition of '%.*s' cannot be restored: %s",
+             definitions->path, name.size > 200 ? 200 : (int)name.size, name.data,
+             strerror(-status));
 }
 
 int
@@ -395,11 +470,7 @@ definitions_load(struct definitions *definitions,
                 struct definition definition = definition_of(statement, loads[i].kind);
                 status = visit(context, &definition);
                 if (status != 0)
-                    snprintf(error, DEFINITIONS_TEXT_SIZE,
-                             "%s: the definition of '%.*s' cannot be restored: %s",
-                             definitions->path,
-                             definition.name.size > 200 ? 200 : (int)definition.name.size,
-                             definition.name.data, strerror(-status));
+                    cannot_restore(definitions, &definition, status, error);
             }
         if (status == 0 && step != SQLITE_DONE)
             status = complain(definitions, "reading", error);
@@ -430,14 +501,34 @@ fail(struct definitions *definitions, const char *text)
     atomic_store(&definitions->has_failed, true);
 }
 
+/* What of a definition is bytes, and its parameter in the statements. */
+static const struct {
+    int index;
+    size_t offset;
+} byte_fields[] = {
+    {1, offsetof(struct definition, vhost)},       {2, offsetof(struct definition, name)},
+    {3, offsetof(struct definition, type)},        {7, offsetof(struct definition, arguments)},
+    {8, offsetof(struct definition, destination)}, {10, offsetof(struct definition, routing_key)},
+    {11, offsetof(struct definition, user)},       {12, offsetof(struct definition, password_hash)},
+    {13, offsetof(struct definition, tags)},       {14, offsetof(struct definition, configure)},
+    {15, offsetof(struct definition, write)},      {16, offsetof(struct definition, read)},
+};
+
+static struct slice *
+field_of(struct definition *definition, size_t i)
+{
+    return (struct slice *)(void *)((char *)definition + byte_fields[i].offset);
+}
+
 static uint64_t
 submit(struct definitions *definitions, enum statement statement,
        const struct definition *definition)
 {
-    const struct definition *from = definition;
-    struct change *change =
-        malloc(sizeof(*change) + from->vhost.size + from->name.size + from->type.size
-               + from->arguments.size + from->destination.size + from->routing_key.size);
+    struct definition from = *definition;
+    size_t size = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(byte_fields); i++)
+        size += field_of(&from, i)->size;
+    struct change *change = malloc(sizeof(*change) + size);
     if (change == NULL) {
         fail(definitions, "out of memory for a change of the definitions");
         return 0;
@@ -445,13 +536,9 @@ submit(struct definitions *definitions, enum statement statement,
     char *at = change->bytes;
     change->next = NULL;
     change->statement = statement;
-    change->definition = *from;
-    change->definition.vhost = keep(&at, from->vhost);
-    change->definition.name = keep(&at, from->name);
-    change->definition.type = keep(&at, from->type);
-    change->definition.arguments = keep(&at, from->arguments);
-    change->definition.destination = keep(&at, from->destination);
-    change->definition.routing_key = keep(&at, from->routing_key);
+    change->definition = from;
+    for (size_t i = 0; i < ARRAY_SIZE(byte_fields); i++)
+        *field_of(&change->definition, i) = keep(&at, *field_of(&from, i));
     pthread_mutex_lock(&definitions->mutex);
     *definitions->last = change;
     definitions->last = &change->next;
@@ -512,23 +599,32 @@ set_meta(struct definitions *definitions, const char *key, int64_t value)
     return status;
 }
 
+/* What the database remembers beside the change itself. */
 static int
-apply(struct definitions *definitions, const struct change *change)
+note(struct definitions *definitions, const struct change *change)
+{
+    const struct definition *definition = &change->definition;
+    if (change->statement == ADD_USER && !definitions->has_had_users) {
+        definitions->has_had_users = true;
+        return set_meta(definitions, "has_had_users", 1);
+    }
+    if (change->statement < REMOVE_VHOST && definition->queue_id > definitions->highest_queue_id) {
+        definitions->highest_queue_id = definition->queue_id;
+        return set_meta(definitions, "highest_queue_id", (int64_t)definition->queue_id);
+    }
+    return 0;
+}
+
+static int
+apply(struct definitions *definitions, struct change *change)
 {
     const struct definition *definition = &change->definition;
     sqlite3_stmt *statement = definitions->statements[change->statement];
-    const struct {
-        int index;
-        struct slice bytes;
-    } bytes[] = {
-        {1, definition->vhost},     {2, definition->name},        {3, definition->type},
-        {7, definition->arguments}, {8, definition->destination}, {10, definition->routing_key},
-    };
     /* A statement has the parameters up to its highest; binding others would be an error. */
     int parameters = sqlite3_bind_parameter_count(statement);
-    for (size_t i = 0; i < ARRAY_SIZE(bytes); i++)
-        if (bytes[i].index <= parameters)
-            bind_bytes(statement, bytes[i].index, bytes[i].bytes);
+    for (size_t i = 0; i < ARRAY_SIZE(byte_fields); i++)
+        if (byte_fields[i].index <= parameters)
+            bind_bytes(statement, byte_fields[i].index, *field_of(&change->definition, i));
     if (parameters >= 4)
         sqlite3_bind_int(statement, 4, definition->auto_delete);
     if (parameters >= 5)
@@ -539,20 +635,16 @@ apply(struct definitions *definitions, const struct change *change)
         sqlite3_bind_int(statement, 9, definition->destination_is_exchange);
     int status = sqlite3_step(statement) == SQLITE_DONE ? 0 : -1;
     sqlite3_reset(statement);
-    if (status == 0 && change->statement < REMOVE_VHOST
-        && definition->queue_id > definitions->highest_queue_id) {
-        definitions->highest_queue_id = definition->queue_id;
-        status = set_meta(definitions, "highest_queue_id", (int64_t)definition->queue_id);
-    }
-    return status;
+    return status == 0 ? note(definitions, change) : status;
 }
 
 /* One transaction for all of them. After an error the database is as it was before. */
 static int
-write_changes(struct definitions *definitions, const struct change *changes,
+write_changes(struct definitions *definitions, struct change *changes,
               char text[DEFINITIONS_TEXT_SIZE])
 {
     uint64_t highest_queue_id = definitions->highest_queue_id;
+    bool has_had_users = definitions->has_had_users;
     int status = execute(definitions, "BEGIN IMMEDIATE", "writing", text);
     for (; changes != NULL && status == 0; changes = changes->next)
         if (apply(definitions, changes) != 0)
@@ -562,6 +654,7 @@ write_changes(struct definitions *definitions, const struct change *changes,
     if (status == 0)
         return 0;
     definitions->highest_queue_id = highest_queue_id;
+    definitions->has_had_users = has_had_users;
     if (!sqlite3_get_autocommit(definitions->database))
         (void)sqlite3_exec(definitions->database, "ROLLBACK", NULL, NULL, NULL);
     return status;
@@ -586,7 +679,7 @@ wait_for_room(struct definitions *definitions)
 /* A full disk is waited for: nothing of the transaction was written, and who declared something has
  * no answer yet. Any other error ends the broker. */
 static void
-commit(struct definitions *definitions, const struct change *changes, uint64_t count)
+commit(struct definitions *definitions, struct change *changes, uint64_t count)
 {
     char text[DEFINITIONS_TEXT_SIZE];
     bool is_waiting = false;

@@ -1,5 +1,5 @@
-/* The definitions: what exists and is durable. Vhosts, exchanges, queues, bindings, kept in one
- * SQLite database, `definitions.sqlite` in the data directory.
+/* The definitions: what exists and is durable. Vhosts, users and their permissions, exchanges,
+ * queues, bindings, kept in one SQLite database, `definitions.sqlite` in the data directory.
  *
  * Changes are handed over in order, copied, and written by a thread of their own: all that gathered
  * while one transaction was being committed go into the next, so many declarations share a sync.
@@ -26,6 +26,10 @@ enum definition_kind {
     DEFINITION_EXCHANGE,
     DEFINITION_QUEUE,
     DEFINITION_BINDING,
+    DEFINITION_USER,
+    DEFINITION_PERMISSION,
+    DEFINITION_TOPIC_PERMISSION, /* its exchange is the name */
+    DEFINITION_KINDS,            /* their number */
 };
 
 struct definition {
@@ -39,6 +43,9 @@ struct definition {
     struct slice destination; /* of a binding */
     bool destination_is_exchange;
     struct slice routing_key;
+    struct slice user; /* of a user, and of a permission */
+    struct slice password_hash, tags;
+    struct slice configure, write, read; /* expressions of a permission */
 };
 
 /* Opens the database in the directory (which exists), making it, or bringing an older schema up to
@@ -47,15 +54,18 @@ struct definition {
 MUST_CHECK int definitions_open(struct definitions **definitions, const char *directory,
                                 char error[DEFINITIONS_TEXT_SIZE]);
 
-/* Calls visit for every definition: vhosts, then exchanges, then queues, then bindings, each kind
- * in the order in which they were made. The slices are lent for the call. Anything but 0 from visit
- * ends it and is returned. Before definitions_start. */
+/* Calls visit for every definition: vhosts, then exchanges, queues, bindings, users, permissions
+ * and topic permissions, each kind in the order in which they were made. The slices are lent for
+ * the call. Anything but 0 from visit ends it and is returned. Before definitions_start. */
 MUST_CHECK int definitions_load(struct definitions *definitions,
                                 int (*visit)(void *context, const struct definition *definition),
                                 void *context, char error[DEFINITIONS_TEXT_SIZE]);
 
 /* The highest queue id that was ever given, also to queues that are gone. */
 uint64_t definitions_highest_queue_id(const struct definitions *definitions);
+
+/* Whether there has ever been a user: else this is the first start with users. */
+bool definitions_has_had_users(const struct definitions *definitions);
 
 /* Whether the broker that wrote last ended in order (definitions_close with is_clean). */
 bool definitions_was_clean(const struct definitions *definitions);
@@ -76,10 +86,12 @@ MUST_CHECK int definitions_start(struct definitions *definitions, uint64_t log_i
                                  void (*durable)(void *context), void *context,
                                  char error[DEFINITIONS_TEXT_SIZE]);
 
-/* Something was added, or removed (what identifies it is enough). Removing a vhost, exchange or
- * queue does not remove its bindings: that is said separately. Adding what is there and removing
- * what is not are no errors. Any thread; the caller sees to the order. Returns the change's
- * sequence number, 0 when memory ran out: the database has failed then. */
+/* Something was added, or removed (what identifies it is enough). Removing an exchange or queue
+ * does not remove its bindings, and removing a user not his permissions: that is said separately.
+ * Removing a vhost removes all that is in it. Adding a user or a permission that is there changes
+ * it; adding anything else that is there and removing what is not are no errors. Any thread; the
+ * caller sees to the order. Returns the change's sequence number, 0 when memory ran out: the
+ * database has failed then. */
 uint64_t definitions_add(struct definitions *definitions, const struct definition *definition);
 uint64_t definitions_remove(struct definitions *definitions, const struct definition *definition);
 
