@@ -112,7 +112,7 @@ binding_event(const struct binding *binding, enum catalogue_event_type type)
 static void
 tell(struct catalogue *catalogue, const struct binding *binding, enum catalogue_event_type type)
 {
-    if (!binding_is_durable(binding))
+    if (!binding_is_durable(binding) || vhost_is_deleted(binding->source->vhost))
         return;
     struct catalogue_event event = binding_event(binding, type);
     catalogue_tell(catalogue, &event);

@@ -201,6 +201,55 @@ catalogue_vhost_find(struct catalogue *catalogue, struct slice name)
     return vhost;
 }
 
+/* The addresses of all queues of the vhost, and room for one more. NULL: out of memory. */
+static struct ref *
+list_queues(const struct vhost *vhost, size_t *count)
+{
+    struct ref *queues = calloc(map_count(&vhost->queues) + 1, sizeof(*queues));
+    void *value;
+    *count = 0;
+    for (size_t cursor = 0; queues != NULL && (value = map_next(&vhost->queues, &cursor)) != NULL;)
+        queues[(*count)++] = ((struct queue_record *)value)->queue;
+    return queues;
+}
+
+int
+catalogue_vhost_remove(struct catalogue *catalogue, struct slice name, struct ref **queues,
+                       size_t *count)
+{
+    void *value;
+    catalogue_lock(catalogue);
+    struct vhost *vhost = map_find(&catalogue->vhosts, name);
+    *queues = vhost == NULL ? NULL : list_queues(vhost, count);
+    if (*queues == NULL) {
+        catalogue_unlock(catalogue);
+        return vhost == NULL ? -ENOENT : -ENOMEM;
+    }
+    atomic_store(&vhost->is_deleted, true);
+    struct catalogue_event event = {.type = CATALOGUE_VHOST_REMOVED, .vhost = vhost->name};
+    catalogue_tell(catalogue, &event);
+    for (size_t cursor = 0; (value = map_next(&vhost->exchanges, &cursor)) != NULL;)
+        exchange_remove(catalogue, value);
+    map_remove(&catalogue->vhosts, name);
+    catalogue_changed(catalogue);
+    atomic_fetch_add_explicit(&catalogue->vhost_deletions, 1, memory_order_release);
+    catalogue_unlock(catalogue);
+    vhost_unref(vhost);
+    return 0;
+}
+
+uint64_t
+catalogue_vhost_deletions(const struct catalogue *catalogue)
+{
+    return atomic_load_explicit(&catalogue->vhost_deletions, memory_order_acquire);
+}
+
+bool
+vhost_is_deleted(const struct vhost *vhost)
+{
+    return atomic_load_explicit(&vhost->is_deleted, memory_order_relaxed);
+}
+
 struct vhost *
 vhost_ref(struct vhost *vhost)
 {
@@ -264,7 +313,7 @@ queue_record_new(struct catalogue *catalogue, struct vhost *vhost,
         return NULL;
     record->magic = RECORD_MAGIC;
     record->id = id != 0 ? id : catalogue_next_queue_id(catalogue);
-    record->vhost = vhost;
+    record->vhost = vhost_ref(vhost);
     record->name = slice_copy(declaration->name);
     record->arguments = slice_copy(declaration->arguments);
     record->durable = declaration->durable && !declaration->exclusive;
@@ -286,6 +335,8 @@ queue_record_new(struct catalogue *catalogue, struct vhost *vhost,
 int
 queue_record_insert(struct catalogue *catalogue, struct queue_record *record)
 {
+    if (vhost_is_deleted(record->vhost))
+        return -ENOENT;
     int status = record->is_internal ? 0 : map_insert(&record->vhost->queues, record);
     if (status != 0)
         return status;
@@ -306,7 +357,7 @@ queue_record_remove(struct catalogue *catalogue, struct queue_record *record)
     if (!record->is_internal)
         map_remove(&record->vhost->queues, record->name);
     catalogue_changed(catalogue);
-    if (record->durable) {
+    if (record->durable && !vhost_is_deleted(record->vhost)) {
         struct catalogue_event event = queue_event(record, CATALOGUE_QUEUE_REMOVED);
         catalogue_tell(catalogue, &event);
     }
@@ -318,6 +369,7 @@ queue_record_free(struct queue_record *record)
 {
     free((char *)record->name.data);
     free((char *)record->arguments.data);
+    vhost_unref(record->vhost);
     record->magic = 0;
     free(record);
 }

@@ -122,6 +122,17 @@ void catalogue_queue_ids_used(struct catalogue *catalogue, uint64_t highest);
 /* Makes the vhost with its default exchange and amq.* exchanges. -EEXIST, -ENOMEM. */
 MUST_CHECK int catalogue_vhost_add(struct catalogue *catalogue, struct slice name);
 
+/* Takes the vhost out with its exchanges and bindings, at once and for the observer as one change.
+ * Its queues are of their shards: *queues is an array, to be freed, of those that the caller is to
+ * delete. Nothing can be made in the vhost any more; who is connected to it finds out by
+ * catalogue_vhost_deletions. -ENOENT, -ENOMEM: nothing has changed. */
+MUST_CHECK int catalogue_vhost_remove(struct catalogue *catalogue, struct slice name,
+                                      struct ref **queues, size_t *count);
+
+/* How many vhosts have ever been removed; and whether this one has been. Any thread; cheap. */
+uint64_t catalogue_vhost_deletions(const struct catalogue *catalogue);
+bool vhost_is_deleted(const struct vhost *vhost);
+
 /* A reference to the vhost, to be given back with vhost_unref; NULL: no such vhost. */
 struct vhost *catalogue_vhost_find(struct catalogue *catalogue, struct slice name);
 void vhost_unref(struct vhost *vhost);
@@ -133,8 +144,9 @@ uint32_t vhost_id(const struct vhost *vhost); /* never reused while the broker r
 
 /* exchange.declare (passive too). *created tells whether it is new (also when it then fails).
  * 0, or -1 with the error: 403 reserved name or default exchange, 404 passive and missing,
- * 406 inequivalent / unknown type / invalid argument. An x-delayed-message exchange needs a store,
- * which the caller gives it with exchange_set_delay_store. */
+ * 406 inequivalent / unknown type / invalid argument, 320 the vhost has been removed. An
+ * x-delayed-message exchange needs a store, which the caller gives it with
+ * exchange_set_delay_store. */
 MUST_CHECK int exchange_declare(struct catalogue *catalogue, struct vhost *vhost,
                                 const struct exchange_declaration *declaration, bool *created,
                                 struct amqp_error *error);
@@ -144,12 +156,16 @@ MUST_CHECK int exchange_declare(struct catalogue *catalogue, struct vhost *vhost
 MUST_CHECK int exchange_delete(struct catalogue *catalogue, struct vhost *vhost, struct slice name,
                                bool if_unused, struct amqp_error *error);
 
+/* Whether exchanges of this type can be declared. Any thread, also without the mutex. */
+bool exchange_type_is_known(struct slice type);
+
 /* The exchange, or NULL. */
 struct exchange *exchange_find(struct catalogue *catalogue, struct vhost *vhost, struct slice name);
 
 bool exchange_is_internal(const struct exchange *exchange);
 
 struct slice exchange_name(const struct exchange *exchange);
+struct slice exchange_type_name(const struct exchange *exchange); /* as it was declared */
 bool exchange_is_durable(const struct exchange *exchange);
 
 /* Whether it delays (type x-delayed-message) and has no store yet. */
@@ -217,7 +233,8 @@ struct queue_record *queue_record_new(struct catalogue *catalogue, struct vhost 
                                       const struct queue_options *options, uint64_t id);
 
 /* Puts it in the directory and binds it to the default exchange (which is how "" routes: by name,
- * without a binding of its own). -ENOMEM. From here on publishers reach record->queue. */
+ * without a binding of its own). -ENOMEM; -ENOENT: the vhost has been removed. From here on
+ * publishers reach record->queue. */
 MUST_CHECK int queue_record_insert(struct catalogue *catalogue, struct queue_record *record);
 
 /* Takes it out with its bindings (auto-delete exchanges that lose their last binding go too) and

@@ -304,8 +304,8 @@ no_default(struct amqp_error *error)
 
 /* Names of exchange types that are none close the connection, as everywhere (503 in 3.x, 4.x: 406
  * on the channel): known names only have to be checked against what there is. */
-static bool
-is_known_type(struct slice type)
+bool
+exchange_type_is_known(struct slice type)
 {
     return exchange_type_find(type) != NULL || slice_is(type, DELAYED_TYPE)
            || slice_is(type, DEDUPLICATING_TYPE);
@@ -329,10 +329,15 @@ exchange_declare(struct catalogue *catalogue, struct vhost *vhost,
     struct slice name = declaration->name;
     if (name.size == 0)
         return no_default(error);
+    if (vhost_is_deleted(vhost)) {
+        amqp_error_set(error, AMQP_REPLY_CONNECTION_FORCED, "vhost '%.*s' is deleted",
+                       SLICE_ARGS(vhost->name));
+        return -1;
+    }
     struct exchange *exchange = vhost_exchange(vhost, name);
     if (declaration->passive)
         return exchange == NULL ? no_exchange(vhost, name, error) : 0;
-    if (!is_known_type(declaration->type)) {
+    if (!exchange_type_is_known(declaration->type)) {
         amqp_error_set(error, AMQP_REPLY_COMMAND_INVALID, "unknown exchange type '%.*s'",
                        SLICE_ARGS(declaration->type));
         return -1;
@@ -368,6 +373,11 @@ exchange_delete(struct catalogue *catalogue, struct vhost *vhost, struct slice n
 {
     if (name.size == 0)
         return no_default(error);
+    if (vhost_is_deleted(vhost)) {
+        amqp_error_set(error, AMQP_REPLY_CONNECTION_FORCED, "vhost '%.*s' is deleted",
+                       SLICE_ARGS(vhost->name));
+        return -1;
+    }
     struct exchange *exchange = vhost_exchange(vhost, name);
     if (slice_starts_with(name, SLICE("amq.")) && (exchange == NULL || exchange->is_system)) {
         amqp_error_set(error, AMQP_REPLY_ACCESS_REFUSED,
@@ -441,7 +451,7 @@ exchange_remove(struct catalogue *catalogue, struct exchange *exchange)
                 next = source;
             }
         }
-        if (exchange->durable) {
+        if (exchange->durable && !vhost_is_deleted(exchange->vhost)) {
             struct catalogue_event event = exchange_event(exchange, CATALOGUE_EXCHANGE_REMOVED);
             catalogue_tell(catalogue, &event);
         }
@@ -486,6 +496,12 @@ struct slice
 exchange_name(const struct exchange *exchange)
 {
     return exchange->name;
+}
+
+struct slice
+exchange_type_name(const struct exchange *exchange)
+{
+    return exchange->type_name;
 }
 
 bool

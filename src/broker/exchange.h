@@ -28,12 +28,14 @@ struct catalogue {
     struct ref *orphans; /* stores of delayed exchanges that are no more */
     size_t orphan_capacity;
     _Atomic size_t orphan_count;
+    _Atomic uint64_t vhost_deletions;
     _Atomic size_t dead_letter_exchanges; /* exchanges with a dead-letter route for their queues */
 };
 
 struct vhost {
     uint32_t id;
     _Atomic uint32_t references;
+    atomic_bool is_deleted; /* it is in no catalogue any more, and what is in it is no change */
     struct slice name;
     struct map exchanges;
     struct map queues; /* of struct queue_record, by name */

@@ -107,7 +107,8 @@ shard_free(struct shard *shard)
         struct queue *queue = shard->queues.slots[i].object;
         if (queue == NULL)
             continue;
-        if (queue->record->is_internal) /* the others are freed with the catalogue */
+        /* The others are freed with the catalogue. */
+        if (queue->record->is_internal || vhost_is_deleted(queue->record->vhost))
             queue_record_free(queue->record);
         queue_free(queue);
     }
@@ -393,6 +394,22 @@ shard_publish(struct shard *shard, const struct route *route, struct message *me
         shard_send(shard, &mail);
     }
     return 0;
+}
+
+/* --- Vhosts ----------------------------------------------------------------------------------- */
+
+int
+shard_remove_vhost(struct shard *shard, struct slice name)
+{
+    struct ref *queues;
+    size_t count;
+    int status = catalogue_vhost_remove(shard->broker->catalogue, name, &queues, &count);
+    for (size_t i = 0; status == 0 && i < count; i++) {
+        struct mail mail = {.type = MAIL_DELETE, .to = queues[i]};
+        shard_send(shard, &mail);
+    }
+    free(queues);
+    return status;
 }
 
 /* --- The turn --------------------------------------------------------------------------------- */

@@ -200,6 +200,10 @@ void shard_set_time(struct shard *shard, int64_t monotonic_ms, int64_t wall_ms);
  * given away with it. */
 void shard_send(struct shard *shard, const struct mail *mail);
 
+/* Removes a vhost with everything in it (see catalogue_vhost_remove); its queues are deleted as the
+ * mail reaches them. */
+MUST_CHECK int shard_remove_vhost(struct shard *shard, struct slice name);
+
 /* Is there mail from other shards? Any thread. */
 bool shard_has_mail(const struct shard *shard);
 
