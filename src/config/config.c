@@ -13,28 +13,12 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <yaml.h>
 
 #include "amqp/slice.h"
+#include "auth/password.h"
 #include "base/buffer.h"
 #include "config/config_internal.h"
-
-struct reader {
-    yaml_parser_t parser;
-    yaml_event_t event; /* the current one; what it owns is freed by the next */
-    struct slice text;  /* the whole file */
-    struct settings *settings;
-    struct config_errors *errors;
-    unsigned depth; /* mappings and lists that are open */
-    bool is_broken; /* nothing more can be read */
-    /* Where each setting, and each section by its first setting, was found; 0: not yet. */
-    size_t setting_lines[SETTING_COUNT];
-    size_t section_lines[SETTING_COUNT];
-};
-
-/* Notes an error at a place of libyaml's, which counts from 0. */
-#define FAIL_AT(reader, mark, ...)                                                                 \
-    config_errors_add((reader)->errors, (mark).line + 1, (mark).column + 1, __VA_ARGS__)
+#include "config/config_reader.h"
 
 /* What was probably meant where YAML reads signs of its own; "" when there is no telling. */
 static const char *
@@ -135,10 +119,8 @@ enter(struct reader *reader)
     reader->is_broken = true;
 }
 
-/* Takes the next event. False when there is none: the error is noted, and every later call says the
- * same. */
-MUST_CHECK static bool
-next(struct reader *reader)
+bool
+reader_next(struct reader *reader)
 {
     yaml_event_t *event = &reader->event;
     char quoted[CONFIG_QUOTE_MAX];
@@ -177,24 +159,22 @@ next(struct reader *reader)
     return !reader->is_broken;
 }
 
-/* Steps over the rest of the value whose first event is the current one, up to its last. */
-MUST_CHECK static bool
-skip_value(struct reader *reader)
+bool
+reader_skip_value(struct reader *reader)
 {
     bool is_open = reader->event.type == YAML_MAPPING_START_EVENT
                    || reader->event.type == YAML_SEQUENCE_START_EVENT;
     unsigned outside = reader->depth - 1;
 
     while (is_open && reader->depth > outside) {
-        if (!next(reader))
+        if (!reader_next(reader))
             return false;
     }
     return true;
 }
 
-/* The current event, which is a scalar; lent until the next one. */
-static struct config_scalar
-scalar_of(const struct reader *reader)
+struct config_scalar
+reader_scalar(const struct reader *reader)
 {
     const yaml_event_t *event = &reader->event;
 
@@ -204,13 +184,12 @@ scalar_of(const struct reader *reader)
     };
 }
 
-/* What the value of the current event is, for "found ...". */
-static const char *
-describe_found(const struct reader *reader, char out[CONFIG_QUOTE_MAX])
+const char *
+reader_describe(const struct reader *reader, char out[CONFIG_QUOTE_MAX])
 {
     switch (reader->event.type) {
     case YAML_SCALAR_EVENT:
-        return config_scalar_describe(scalar_of(reader), out);
+        return config_scalar_describe(reader_scalar(reader), out);
     case YAML_MAPPING_START_EVENT:
         return "a mapping";
     case YAML_SEQUENCE_START_EVENT:
@@ -229,7 +208,7 @@ fail_value(struct reader *reader, const struct setting *setting)
     if (reader->event.type == YAML_ALIAS_EVENT)
         return;
     FAIL_AT(reader, reader->event.start_mark, "%s: expected %s; found %s", setting->path,
-            setting_expected(setting, expected), describe_found(reader, found));
+            setting_expected(setting, expected), reader_describe(reader, found));
 }
 
 /* One address, or something wrong: the current event. */
@@ -239,15 +218,15 @@ read_address(struct reader *reader, const struct setting *setting, struct config
     char found[CONFIG_QUOTE_MAX];
     const char *problem = NULL;
     bool is_text =
-        reader->event.type == YAML_SCALAR_EVENT && !config_scalar_is_null(scalar_of(reader));
+        reader->event.type == YAML_SCALAR_EVENT && !config_scalar_is_null(reader_scalar(reader));
 
     if (is_text)
-        problem = setting_store_address(scalar_of(reader).text, list);
+        problem = setting_store_address(reader_scalar(reader).text, list);
     /* An alias has been noted as what it is. */
     if (reader->event.type == YAML_ALIAS_EVENT || (is_text && problem == NULL))
         return;
     FAIL_AT(reader, reader->event.start_mark, "%s: expected ADDRESS:PORT; found %s%s%s",
-            setting->path, describe_found(reader, found), is_text ? ": " : "",
+            setting->path, reader_describe(reader, found), is_text ? ": " : "",
             is_text ? problem : "");
 }
 
@@ -257,13 +236,13 @@ read_text_element(struct reader *reader, const struct setting *setting, struct c
 {
     char found[CONFIG_QUOTE_MAX];
     bool is_text =
-        reader->event.type == YAML_SCALAR_EVENT && setting_store_text(scalar_of(reader), list);
+        reader->event.type == YAML_SCALAR_EVENT && setting_store_text(reader_scalar(reader), list);
 
     /* An alias has been noted as what it is. */
     if (!is_text && reader->event.type != YAML_ALIAS_EVENT)
         FAIL_AT(reader, reader->event.start_mark,
                 "%s: expected a text of 1 to %d bytes without control characters; found %s",
-                setting->path, CONFIG_PATH_MAX - 1, describe_found(reader, found));
+                setting->path, CONFIG_PATH_MAX - 1, reader_describe(reader, found));
 }
 
 /* One network, or something wrong: the current event. */
@@ -275,13 +254,13 @@ read_network(struct reader *reader, const struct setting *setting, struct networ
     bool is_scalar = reader->event.type == YAML_SCALAR_EVENT;
 
     if (is_scalar)
-        problem = setting_store_network(scalar_of(reader).text, list);
+        problem = setting_store_network(reader_scalar(reader).text, list);
     /* An alias has been noted as what it is. */
     if (reader->event.type == YAML_ALIAS_EVENT || (is_scalar && problem == NULL))
         return;
     FAIL_AT(reader, reader->event.start_mark,
             "%s: expected ADDRESS or ADDRESS/PREFIX; found %s%s%s", setting->path,
-            describe_found(reader, found), is_scalar ? ": " : "", is_scalar ? problem : "");
+            reader_describe(reader, found), is_scalar ? ": " : "", is_scalar ? problem : "");
 }
 
 static void
@@ -305,7 +284,7 @@ read_list(struct reader *reader, const struct setting *setting)
     memset((char *)reader->settings + setting->offset, 0, setting->size);
     if (reader->event.type == YAML_MAPPING_START_EVENT) {
         fail_value(reader, setting);
-        return skip_value(reader);
+        return reader_skip_value(reader);
     }
     if (reader->event.type != YAML_SEQUENCE_START_EVENT) {
         read_element(reader, setting);
@@ -314,7 +293,7 @@ read_list(struct reader *reader, const struct setting *setting)
     for (;;) {
         yaml_mark_t mark = reader->event.start_mark;
 
-        if (!next(reader))
+        if (!reader_next(reader))
             return false;
         if (reader->event.type == YAML_SEQUENCE_END_EVENT) {
             if (elements < setting->minimum)
@@ -327,7 +306,7 @@ read_list(struct reader *reader, const struct setting *setting)
         else if (elements == setting->maximum + 1)
             FAIL_AT(reader, reader->event.start_mark, "%s: expected at most %d %s", setting->path,
                     (int)setting->maximum, has_addresses ? "addresses" : "texts");
-        if (!skip_value(reader))
+        if (!reader_skip_value(reader))
             return false;
     }
 }
@@ -339,10 +318,12 @@ read_setting(struct reader *reader, const struct setting *setting)
     if (setting->type == SETTING_ADDRESSES || setting->type == SETTING_TEXTS
         || setting->type == SETTING_NETWORKS)
         return read_list(reader, setting);
+    if (setting->type == SETTING_LIST)
+        return reader_read_list(reader, setting);
     if (reader->event.type != YAML_SCALAR_EVENT
-        || !setting_store(setting, scalar_of(reader), reader->settings))
+        || !setting_store(setting, reader_scalar(reader), reader->settings))
         fail_value(reader, setting);
-    return skip_value(reader);
+    return reader_skip_value(reader);
 }
 
 /* The keys of a section, as "level, format"; what finds no room is "...". */
@@ -420,10 +401,10 @@ read_key(struct reader *reader, struct slice section)
         char found[CONFIG_QUOTE_MAX];
 
         FAIL_AT(reader, reader->event.start_mark, "expected a key; found %s",
-                describe_found(reader, found));
+                reader_describe(reader, found));
         return target;
     }
-    key.name = scalar_of(reader).text;
+    key.name = reader_scalar(reader).text;
     target.name_size = key.name.size;
     target.setting = setting_find(key);
     target.section = setting_find_section(key);
@@ -449,18 +430,18 @@ read_section_value(struct reader *reader, struct slice section)
 
     if (reader->event.type == YAML_MAPPING_START_EVENT)
         return read_section(reader, section);
-    if (reader->event.type == YAML_SCALAR_EVENT && config_scalar_is_null(scalar_of(reader)))
+    if (reader->event.type == YAML_SCALAR_EVENT && config_scalar_is_null(reader_scalar(reader)))
         return true;
     if (reader->event.type != YAML_ALIAS_EVENT) {
         list_names(section, names, sizeof(names));
         if (section.size == 0)
             FAIL_AT(reader, reader->event.start_mark, "expected a mapping of settings; found %s",
-                    describe_found(reader, found));
+                    reader_describe(reader, found));
         else
             FAIL_AT(reader, reader->event.start_mark, "%.*s: expected a mapping of %s; found %s",
-                    (int)section.size - 1, section.data, names, describe_found(reader, found));
+                    (int)section.size - 1, section.data, names, reader_describe(reader, found));
     }
-    return skip_value(reader);
+    return reader_skip_value(reader);
 }
 
 /* The keys of a section, whose mapping begins with the current event; up to its end. Recursion ends
@@ -472,12 +453,12 @@ read_section(struct reader *reader, struct slice section)
         struct target target;
         bool is_read;
 
-        if (!next(reader))
+        if (!reader_next(reader))
             return false;
         if (reader->event.type == YAML_MAPPING_END_EVENT)
             return true;
         target = read_key(reader, section);
-        if (!skip_value(reader) || !next(reader))
+        if (!reader_skip_value(reader) || !reader_next(reader))
             return false;
         if (target.setting != NULL) {
             is_read = read_setting(reader, target.setting);
@@ -487,7 +468,7 @@ read_section(struct reader *reader, struct slice section)
                 reader, (struct slice){.data = target.section->path,
                                        .size = section.size + target.name_size + 1});
         } else {
-            is_read = skip_value(reader);
+            is_read = reader_skip_value(reader);
         }
         if (!is_read)
             return false;
@@ -498,9 +479,10 @@ read_section(struct reader *reader, struct slice section)
 static void
 read_stream(struct reader *reader)
 {
-    if (!next(reader) || !next(reader) || reader->event.type == YAML_STREAM_END_EVENT)
+    if (!reader_next(reader) || !reader_next(reader) || reader->event.type == YAML_STREAM_END_EVENT)
         return;
-    if (!next(reader) || !read_section_value(reader, SLICE("")) || !next(reader) || !next(reader))
+    if (!reader_next(reader) || !read_section_value(reader, SLICE("")) || !reader_next(reader)
+        || !reader_next(reader))
         return;
     if (reader->event.type != YAML_STREAM_END_EVENT)
         FAIL_AT(reader, reader->event.start_mark,
@@ -516,9 +498,10 @@ errors_init(struct config_errors *errors, const char *path)
 }
 
 static void
-read_text(struct settings *settings, struct slice text, struct config_errors *errors)
+read_text(struct settings *settings, struct slice text, bool is_private,
+          struct config_errors *errors)
 {
-    struct reader reader = {.settings = settings, .errors = errors};
+    struct reader reader = {.settings = settings, .errors = errors, .is_private = is_private};
 
     /* The mark of some editors, which libyaml would count as a character of the first line. */
     if (slice_starts_with(text, SLICE("\xef\xbb\xbf")))
@@ -536,22 +519,41 @@ read_text(struct settings *settings, struct slice text, struct config_errors *er
     yaml_parser_delete(&reader.parser);
 }
 
+MUST_CHECK static int
+load_text(struct settings *settings, struct slice whole, bool is_private,
+          struct config_errors *errors)
+{
+    struct settings loaded = *settings;
+
+    if (whole.size > CONFIG_FILE_MAX)
+        config_errors_add(errors, 0, 0, "larger than %d bytes", CONFIG_FILE_MAX);
+    else
+        read_text(&loaded, whole, is_private, errors);
+    if (errors->total > 0) {
+        setting_lists_drop(&loaded, settings);
+        return -1;
+    }
+    setting_lists_drop(settings, &loaded);
+    *settings = loaded;
+    return 0;
+}
+
 int
 config_load_text(struct settings *settings, const char *path, const char *text, size_t size,
                  struct config_errors *errors)
 {
-    struct settings loaded = *settings;
-    struct slice whole = {.data = size > 0 ? text : "", .size = size};
-
     errors_init(errors, path);
-    if (size > CONFIG_FILE_MAX)
-        config_errors_add(errors, 0, 0, "larger than %d bytes", CONFIG_FILE_MAX);
-    else
-        read_text(&loaded, whole, errors);
-    if (errors->total > 0)
-        return -1;
-    *settings = loaded;
-    return 0;
+    return load_text(settings, (struct slice){.data = size > 0 ? text : "", .size = size}, true,
+                     errors);
+}
+
+/* Whether the file keeps its content from those whom it does not belong to. */
+static bool
+is_private_file(int fd)
+{
+    struct stat status;
+
+    return fstat(fd, &status) == 0 && (!S_ISREG(status.st_mode) || (status.st_mode & S_IROTH) == 0);
 }
 
 /* Everything there is to read, or one byte more than a file may have. -errno. */
@@ -580,6 +582,7 @@ config_load(struct settings *settings, const char *path, struct config_errors *e
 {
     struct buffer buffer;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    bool is_private;
     int result;
 
     errors_init(errors, path);
@@ -588,14 +591,16 @@ config_load(struct settings *settings, const char *path, struct config_errors *e
         return -1;
     }
     buffer_init(&buffer);
+    is_private = is_private_file(fd);
     result = read_all(fd, &buffer);
     close(fd);
     if (result != 0) {
         config_errors_add(errors, 0, 0, "cannot read: %s", strerror(-result));
         result = -1;
     } else {
-        result = config_load_text(settings, path, (const char *)buffer.data, buffer.size, errors);
+        result = load_text(settings, buffer_slice(&buffer), is_private, errors);
     }
+    secret_wipe(buffer.data, buffer.size); /* there may be passwords in it */
     buffer_free(&buffer);
     return result;
 }

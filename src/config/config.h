@@ -54,7 +54,34 @@ struct config_texts {
     size_t count;
 };
 
-/* Plain values: may be copied by assignment. */
+/* A list of the file, of texts (char *) or of one of these structs. Owned by the settings. Its
+ * items are NULL when the file does not name it, and not when it is named and empty. */
+struct config_list {
+    void *items;
+    size_t count;
+};
+
+struct config_permission {
+    char *vhost, *configure, *write, *read;
+};
+
+struct config_topic_permission {
+    char *vhost, *exchange, *write, *read;
+};
+
+struct config_user {
+    char *name;
+    char *password, *password_hash; /* one of them; NULL: not given */
+    struct config_list tags;        /* of char * */
+    struct config_list permissions; /* of struct config_permission */
+    struct config_list topic_permissions;
+};
+
+struct config_vhost {
+    char *name;
+};
+
+/* A copy by assignment shares the lists: one of the two is to be ended (settings_fini). */
 struct settings {
     char data_dir[CONFIG_PATH_MAX];
     struct config_addresses listen;
@@ -89,6 +116,8 @@ struct settings {
         enum tls_version minimum_version;
         enum tls_peer_name peer_name;
     } tls;
+    struct config_list vhosts, users;
+    struct config_list loopback_users; /* of char *; "guest" if the file does not name any */
 };
 
 /* What is wrong at one place of the file. */
@@ -109,8 +138,7 @@ struct config_errors {
 /* The defaults. */
 void settings_init(struct settings *settings);
 
-/* Ends their use. They own nothing outside the struct, which is zeroed so that a later use shows.
- */
+/* Ends their use: frees the lists, and wipes the passwords in them. */
 void settings_fini(struct settings *settings);
 
 /* Reads the file over the settings: what it does not name keeps its value. The file may be a pipe.

@@ -33,6 +33,7 @@ enum setting_type {
     SETTING_ADDRESSES,     /* a list of ADDRESS:PORT, or one: struct config_addresses */
     SETTING_TEXTS,         /* a list of strings, or one: struct config_texts */
     SETTING_NETWORKS,      /* a list of ADDRESS or ADDRESS/PREFIX, or one: struct networks */
+    SETTING_LIST,          /* texts or mappings (config_list.c): struct config_list */
 };
 
 /* When a change takes effect, as a bool: while the program runs? */
@@ -81,6 +82,13 @@ struct slice setting_next_name(struct slice section, struct slice previous);
  * or of one with that name elsewhere. false when nothing is near. */
 MUST_CHECK bool setting_suggest(struct setting_key key, char out[SETTING_PATH_MAX]);
 
+/* The fewest letters that make one name of the other; and how many are still near. */
+unsigned setting_distance(struct slice a, struct slice b);
+unsigned setting_tolerance(struct slice name);
+
+/* Frees the lists of these settings, but for those that the others share with them. */
+void setting_lists_drop(struct settings *settings, const struct settings *others);
+
 /* A scalar of the file. Only a plain one, without quotes, can be a number, a boolean or nothing. */
 struct config_scalar {
     struct slice text; /* valid UTF-8, may hold 0 bytes */
@@ -90,8 +98,14 @@ struct config_scalar {
 /* Nothing: an empty value, "~" or "null". */
 bool config_scalar_is_null(struct config_scalar scalar);
 
-/* Reads a value of this type and puts it in its field; not for lists. false, and the settings as
- * before, when it is none or out of range. */
+/* Whether YAML takes it for a text: in quotes, or neither nothing, a boolean or a number. */
+bool config_scalar_is_text(struct config_scalar scalar);
+
+/* Whether there are control characters in the text. */
+bool config_has_control(struct slice text);
+
+/* Reads a value of this type and puts it in its field; not for lists. false, and the
+ * settings as before, when it is none or out of range. */
 MUST_CHECK bool setting_store(const struct setting *setting, struct config_scalar scalar,
                               struct settings *settings);
 

@@ -185,6 +185,7 @@ parse_number(const struct setting *setting, struct config_scalar scalar, uint64_
     case SETTING_ADDRESSES:
     case SETTING_TEXTS:
     case SETTING_NETWORKS:
+    case SETTING_LIST:
         break;
     }
     return false;
@@ -226,8 +227,8 @@ config_scalar_is_null(struct config_scalar scalar)
 
 /* Does YAML take a plain scalar for something other than text: nothing, a boolean (of YAML 1.2) or
  * a number (anything from digits and what may stand in one)? */
-static bool
-is_text(struct config_scalar scalar)
+bool
+config_scalar_is_text(struct config_scalar scalar)
 {
     static const char *const booleans[] = {"true", "True", "TRUE", "false", "False", "FALSE"};
     bool has_digit = false;
@@ -253,8 +254,8 @@ is_text(struct config_scalar scalar)
     return !has_digit;
 }
 
-static bool
-has_control(struct slice text)
+bool
+config_has_control(struct slice text)
 {
     for (size_t i = 0; i < text.size; i++) {
         unsigned char byte = (unsigned char)text.data[i];
@@ -272,8 +273,8 @@ store_text(const struct setting *setting, struct config_scalar scalar, char *fie
 {
     struct slice text = scalar.text;
 
-    if (!is_text(scalar) || !in_range(setting, text.size) || text.size >= setting->size
-        || has_control(text))
+    if (!config_scalar_is_text(scalar) || !in_range(setting, text.size)
+        || text.size >= setting->size || config_has_control(text))
         return false;
     memset(field, 0, setting->size);
     memcpy(field, text.data, text.size);
@@ -285,8 +286,8 @@ setting_store_text(struct config_scalar scalar, struct config_texts *list)
 {
     struct slice text = scalar.text;
 
-    if (!is_text(scalar) || text.size == 0 || text.size >= sizeof(list->items[0])
-        || has_control(text))
+    if (!config_scalar_is_text(scalar) || text.size == 0 || text.size >= sizeof(list->items[0])
+        || config_has_control(text))
         return false;
     assert(list->count < CONFIG_TEXTS_MAX);
     memcpy(list->items[list->count++], text.data, text.size); /* all of it was zeroed */
@@ -396,6 +397,9 @@ setting_expected(const struct setting *setting, char out[CONFIG_EXPECTED_MAX])
                  "a text of 1 to %d bytes without control characters, or a list of %" PRIu64
                  " to %" PRIu64,
                  CONFIG_PATH_MAX - 1, setting->minimum, setting->maximum);
+        break;
+    case SETTING_LIST:
+        snprintf(out, CONFIG_EXPECTED_MAX, "a list");
         break;
     }
     return out;
@@ -508,6 +512,10 @@ setting_text(const struct setting *setting, const struct settings *settings,
         break;
     case SETTING_TEXTS:
         size = texts_text((const struct config_texts *)(const void *)field, out);
+        break;
+    case SETTING_LIST: /* may hold secrets: its length is all that is told */
+        size = (size_t)snprintf(out, CONFIG_VALUE_TEXT_MAX, "a list of %zu",
+                                ((const struct config_list *)(const void *)field)->count);
         break;
     }
     if (size >= CONFIG_VALUE_TEXT_MAX)

@@ -63,6 +63,8 @@ store_default(const struct setting *setting, struct settings *settings)
                || setting_store_network(text, setting_networks(setting, settings)) == NULL;
     case SETTING_TEXTS:
         return text.size == 0 || setting_store_text(scalar, setting_texts(setting, settings));
+    case SETTING_LIST:
+        return true; /* empty: it stands there as zeroes */
     default:
         return setting_store(setting, scalar, settings);
     }
@@ -83,6 +85,7 @@ settings_init(struct settings *settings)
 void
 settings_fini(struct settings *settings)
 {
+    setting_lists_drop(settings, NULL);
     *settings = (struct settings){.threads = 0};
 }
 
@@ -162,8 +165,8 @@ least(unsigned a, unsigned b)
 /* How many letters one has to insert, remove, replace or exchange with their neighbour to make one
  * name of the other (optimal string alignment); capitals count as small letters. Names as long as
  * no setting's are as far as can be. */
-static unsigned
-edit_distance(struct slice a, struct slice b)
+unsigned
+setting_distance(struct slice a, struct slice b)
 {
     unsigned rows[3][SETTING_PATH_MAX + 1];
 
@@ -197,8 +200,8 @@ last_name(const char *path)
 }
 
 /* How far a name may be from what was meant: a third of it, so that short ones are not guessed. */
-static unsigned
-tolerance_of(struct slice name)
+unsigned
+setting_tolerance(struct slice name)
 {
     return name.size < 4 ? 1 : name.size < 9 ? 2 : 3;
 }
@@ -208,12 +211,12 @@ static struct slice
 nearest_sibling(struct setting_key key)
 {
     const struct slice none = {.data = "", .size = 0};
-    unsigned best = tolerance_of(key.name) + 1;
+    unsigned best = setting_tolerance(key.name) + 1;
     struct slice nearest = none;
 
     for (struct slice name = setting_next_name(key.section, none); name.size > 0;
          name = setting_next_name(key.section, name)) {
-        unsigned distance = edit_distance(key.name, name);
+        unsigned distance = setting_distance(key.name, name);
 
         if (distance < best) {
             nearest = name;
@@ -228,13 +231,13 @@ nearest_sibling(struct setting_key key)
 static const struct setting *
 nearest_elsewhere(struct slice name)
 {
-    unsigned best = tolerance_of(name) + 1;
+    unsigned best = setting_tolerance(name) + 1;
     const struct setting *nearest = NULL;
 
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         const char *path = setting_table[i].path;
-        unsigned distance =
-            least(edit_distance(name, slice_from(path)), edit_distance(name, last_name(path)));
+        unsigned distance = least(setting_distance(name, slice_from(path)),
+                                  setting_distance(name, last_name(path)));
 
         if (distance < best) {
             nearest = &setting_table[i];

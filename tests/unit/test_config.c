@@ -61,7 +61,8 @@ START_TEST(unknown_keys_are_told_with_what_was_meant)
            "its own)\n"
            "f:5:1: unknown key \"lgo\"; did you mean log?\n"
            "f:6:1: unknown key \"q\"; expected one of data_dir, listen, threads, user, group, "
-           "core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol\n");
+           "core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol, "
+           "vhosts, users, loopback_users\n");
     refuse("log: {verbosity: 1, \"\": 2, \"lev\\0el\": 3}\n",
            "f:1:7: unknown key \"log.verbosity\"; expected one of level, format\n"
            "f:1:21: unknown key \"log.\"; expected one of level, format\n"
@@ -147,7 +148,8 @@ START_TEST(anchors_aliases_and_tags_are_refused)
            "f:4:1: aliases (*c) are not supported\n"
            "f:5:10: tags (tag:yaml.org,2002:int) are not supported\n"
            "f:6:1: unknown key \"<<\"; expected one of data_dir, listen, threads, user, group, "
-           "core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol\n"
+           "core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol, "
+           "vhosts, users, loopback_users\n"
            "f:6:5: aliases (*a) are not supported\n");
 }
 END_TEST
@@ -157,7 +159,8 @@ START_TEST(depth_is_bounded)
     static char text[200000];
     const char *const unknown =
         "f:1:1: unknown key \"q\"; expected one of data_dir, listen, "
-        "threads, user, group, core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol\n";
+        "threads, user, group, core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol, "
+        "vhosts, users, loopback_users\n";
     char expected[512];
 
     /* The outermost mapping and 15 lists. */
@@ -365,6 +368,9 @@ START_TEST(the_sample_has_every_key_with_its_default)
 {
     /* Whatever the sample does not set would stay as it is here. */
     memset(&settings, 0x5a, sizeof(settings));
+    for (size_t i = 0; i < SETTING_COUNT; i++) /* but for lists, which are owned */
+        if (setting_table[i].type == SETTING_LIST)
+            memset((char *)&settings + setting_table[i].offset, 0, setting_table[i].size);
     if (config_load(&settings, source_path("etc/whippet.yaml"), &errors) != 0)
         ck_abort_msg("%s", errors_text());
     for (size_t i = 0; i < SETTING_COUNT; i++) {

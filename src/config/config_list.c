@@ -1,0 +1,541 @@
+/* Lists of texts and of mappings, such as the users: what an item may hold is a table, and reading,
+ * the messages about what is wrong and freeing follow from it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "auth/access.h"
+#include "auth/password.h"
+#include "auth/pattern.h"
+#include "config/config_reader.h"
+
+/* --- The tables ------------------------------------------------------------------------------- */
+
+enum field_kind {
+    FIELD_TEXT,       /* char * */
+    FIELD_EXPRESSION, /* char *: a regular expression */
+    FIELD_PASSWORD,   /* char *: wiped, never told, and only in files that others cannot read */
+    FIELD_HASH,       /* char *: of a password */
+    FIELD_LIST,       /* struct config_list */
+};
+
+struct list_type;
+
+struct list_field {
+    const char *name;
+    enum field_kind kind;
+    size_t offset;           /* in the item */
+    size_t minimum, maximum; /* bytes of a text, items of a list */
+    bool is_required;
+    bool is_unique; /* no two items of a list have the same */
+    const struct list_type *items;
+};
+
+struct list_type {
+    const char *one; /* "a user" */
+    size_t item_size;
+    bool is_text;        /* the items are texts; else mappings */
+    bool has_short_form; /* a text stands for a mapping with that as its first field */
+    size_t field_count;
+    const struct list_field *fields;
+    const char *(*check)(const void *item); /* NULL, or what is wrong with the whole */
+};
+
+enum { VHOST_MAX = 255, TAG_MAX = 255 };
+
+#define FIELDS(fields_) .field_count = ARRAY_SIZE(fields_), .fields = (fields_)
+
+static const struct list_field text_fields[] = {
+    {"", FIELD_TEXT, 0, 1, 255, .is_required = true, .is_unique = true},
+};
+static const struct list_type texts = {
+    .one = "a text", .item_size = sizeof(char *), .is_text = true, FIELDS(text_fields)};
+
+#define MEMBER(name) offsetof(struct config_permission, name)
+static const struct list_field permission_fields[] = {
+    {"vhost", FIELD_TEXT, MEMBER(vhost), 1, VHOST_MAX, .is_required = true, .is_unique = true},
+    {"configure", FIELD_EXPRESSION, MEMBER(configure), 0, PATTERN_TEXT_MAX, .is_required = true},
+    {"write", FIELD_EXPRESSION, MEMBER(write), 0, PATTERN_TEXT_MAX, .is_required = true},
+    {"read", FIELD_EXPRESSION, MEMBER(read), 0, PATTERN_TEXT_MAX, .is_required = true},
+};
+#undef MEMBER
+static const struct list_type permissions = {
+    .one = "a permission",
+    .item_size = sizeof(struct config_permission),
+    FIELDS(permission_fields),
+};
+
+#define MEMBER(name) offsetof(struct config_topic_permission, name)
+static const struct list_field topic_permission_fields[] = {
+    {"vhost", FIELD_TEXT, MEMBER(vhost), 1, VHOST_MAX, .is_required = true},
+    {"exchange", FIELD_TEXT, MEMBER(exchange), 1, 255, .is_required = true},
+    {"write", FIELD_EXPRESSION, MEMBER(write), 0, PATTERN_TEXT_MAX, .is_required = true},
+    {"read", FIELD_EXPRESSION, MEMBER(read), 0, PATTERN_TEXT_MAX, .is_required = true},
+};
+#undef MEMBER
+static const struct list_type topic_permissions = {
+    .one = "a topic permission",
+    .item_size = sizeof(struct config_topic_permission),
+    FIELDS(topic_permission_fields),
+};
+
+#define MEMBER(name) offsetof(struct config_user, name)
+static const struct list_field user_fields[] = {
+    {"name", FIELD_TEXT, MEMBER(name), 1, ACCESS_NAME_MAX, .is_required = true, .is_unique = true},
+    {"password", FIELD_PASSWORD, MEMBER(password), 1, PASSWORD_MAX, .is_required = false},
+    {"password_hash", FIELD_HASH, MEMBER(password_hash), 0, PASSWORD_HASH_MAX - 1,
+     .is_required = false},
+    {"tags", FIELD_LIST, MEMBER(tags), 0, 32, .items = &texts},
+    {"permissions", FIELD_LIST, MEMBER(permissions), 0, 10000, .items = &permissions},
+    {"topic_permissions", FIELD_LIST, MEMBER(topic_permissions), 0, 10000,
+     .items = &topic_permissions},
+};
+#undef MEMBER
+
+static const char *
+check_user(const void *item)
+{
+    const struct config_user *user = item;
+
+    if ((user->password == NULL) == (user->password_hash == NULL))
+        return "expected either password or password_hash (which may be \"\": no password)";
+    return NULL;
+}
+
+static const struct list_type users = {
+    .one = "a user",
+    .item_size = sizeof(struct config_user),
+    FIELDS(user_fields),
+    .check = check_user,
+};
+
+static const struct list_field vhost_fields[] = {
+    {"name", FIELD_TEXT, offsetof(struct config_vhost, name), 1, VHOST_MAX, .is_required = true,
+     .is_unique = true},
+};
+static const struct list_type vhosts = {
+    .one = "a vhost",
+    .item_size = sizeof(struct config_vhost),
+    .has_short_form = true,
+    FIELDS(vhost_fields),
+};
+
+/* What the settings of type SETTING_LIST are lists of. */
+static const struct {
+    const char *path;
+    const struct list_type *items;
+} list_settings[] = {
+    {"users", &users},
+    {"vhosts", &vhosts},
+    {"loopback_users", &texts},
+};
+
+static const struct list_type *
+items_of(const struct setting *setting)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(list_settings); i++)
+        if (strcmp(setting->path, list_settings[i].path) == 0)
+            return list_settings[i].items;
+    abort(); /* a line of settings.def that is not in the table above */
+}
+
+/* --- Freeing ---------------------------------------------------------------------------------- */
+
+static char **
+text_in(const struct list_field *field, void *item)
+{
+    return (char **)(void *)((char *)item + field->offset);
+}
+
+static struct config_list *
+list_in(const struct list_field *field, void *item)
+{
+    return (struct config_list *)(void *)((char *)item + field->offset);
+}
+
+static void *
+item_at(const struct list_type *type, const struct config_list *list, size_t index)
+{
+    return (char *)list->items + index * type->item_size;
+}
+
+static void free_list(const struct list_type *type, struct config_list *list);
+
+static void
+clear_item(const struct list_type *type, void *item)
+{
+    for (size_t i = 0; i < type->field_count; i++) {
+        const struct list_field *field = &type->fields[i];
+
+        if (field->kind == FIELD_LIST) {
+            free_list(field->items, list_in(field, item));
+            continue;
+        }
+        char *text = *text_in(field, item);
+        if (field->kind == FIELD_PASSWORD && text != NULL)
+            secret_wipe(text, strlen(text));
+        free(text);
+    }
+    memset(item, 0, type->item_size);
+}
+
+static void
+free_list(const struct list_type *type, struct config_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        clear_item(type, item_at(type, list, i));
+    free(list->items);
+    *list = (struct config_list){.count = 0};
+}
+
+static struct config_list *
+setting_list(const struct setting *setting, struct settings *settings)
+{
+    return (struct config_list *)(void *)((char *)settings + setting->offset);
+}
+
+void
+setting_lists_drop(struct settings *settings, const struct settings *others)
+{
+    for (size_t i = 0; i < SETTING_COUNT; i++) {
+        const struct setting *setting = &setting_table[i];
+        struct config_list *list = setting_list(setting, settings);
+
+        if (setting->type != SETTING_LIST)
+            continue;
+        const struct config_list *other =
+            others == NULL ? NULL : (const void *)((const char *)others + setting->offset);
+        if (other == NULL || other->items != list->items)
+            free_list(items_of(setting), list);
+    }
+}
+
+/* --- Messages --------------------------------------------------------------------------------- */
+
+enum { PATH_MAX_SIZE = 2 * SETTING_PATH_MAX };
+
+/* The names of an item's fields, as "name, password". */
+static void
+list_fields(const struct list_type *type, char *out, size_t size)
+{
+    size_t used = 0;
+
+    out[0] = '\0';
+    for (size_t i = 0; i < type->field_count && used < size; i++)
+        used += (size_t)snprintf(out + used, size - used, "%s%s", i > 0 ? ", " : "",
+                                 type->fields[i].name);
+}
+
+/* "users.permissions", or "users" alone. */
+static const char *
+join(const char *path, const struct list_field *field, char out[PATH_MAX_SIZE])
+{
+    snprintf(out, PATH_MAX_SIZE, "%s%s%s", path, field->name[0] != '\0' ? "." : "", field->name);
+    return out;
+}
+
+static void
+fail_item(struct reader *reader, const struct list_type *type, const char *path)
+{
+    char names[192], found[CONFIG_QUOTE_MAX];
+
+    if (reader->event.type == YAML_ALIAS_EVENT)
+        return; /* it has been noted as what it is */
+    list_fields(type, names, sizeof(names));
+    FAIL_AT(reader, reader->event.start_mark, "%s: expected %s%s%s%s; found %s", path, type->one,
+            type->has_short_form ? "'s name" : "",
+            type->is_text          ? ""
+            : type->has_short_form ? ", or a mapping of "
+                                   : ", a mapping of ",
+            type->is_text ? "" : names, reader_describe(reader, found));
+}
+
+static void
+fail_unknown(struct reader *reader, const struct list_type *type, const char *path,
+             struct slice name)
+{
+    char names[192], quoted[CONFIG_QUOTE_MAX];
+    const char *meant = NULL;
+    unsigned best = setting_tolerance(name) + 1;
+
+    for (size_t i = 0; i < type->field_count; i++) {
+        unsigned distance = setting_distance(name, slice_from(type->fields[i].name));
+
+        if (distance < best) {
+            meant = type->fields[i].name;
+            best = distance;
+        }
+    }
+    config_escape(name, quoted);
+    list_fields(type, names, sizeof(names));
+    if (meant != NULL)
+        FAIL_AT(reader, reader->event.start_mark, "unknown key \"%s.%s\"; did you mean %s.%s?",
+                path, quoted, path, meant);
+    else
+        FAIL_AT(reader, reader->event.start_mark, "unknown key \"%s.%s\"; expected one of %s", path,
+                quoted, names);
+}
+
+/* --- Texts ------------------------------------------------------------------------------------ */
+
+/* What is wrong with a text of this kind; NULL: nothing. */
+static const char *
+check_text(struct reader *reader, const struct list_field *field, struct slice text,
+           char reason[PATTERN_ERROR_MAX])
+{
+    struct pattern *pattern;
+
+    switch (field->kind) {
+    case FIELD_EXPRESSION:
+        pattern = pattern_new(text, reason);
+        pattern_free(pattern);
+        return pattern == NULL ? reason : NULL;
+    case FIELD_HASH:
+        return password_hash_is_valid(text) ? NULL
+                                            : "it is neither base64 of a salt and SHA-256 or "
+                                              "SHA-512, nor $scrypt$...";
+    case FIELD_PASSWORD:
+        return reader->is_private ? NULL
+                                  : "a password in clear is taken only from a file that others "
+                                    "cannot read (chmod o-r), else use password_hash";
+    default:
+        return NULL;
+    }
+}
+
+static const char *
+noun_of(enum field_kind kind)
+{
+    return kind == FIELD_EXPRESSION ? "a regular expression"
+           : kind == FIELD_PASSWORD ? "a password"
+           : kind == FIELD_HASH     ? "the hash of a password"
+                                    : "a text";
+}
+
+/* The current event into a field that is a text; what is wrong is noted. */
+static void
+read_text(struct reader *reader, const struct list_field *field, const char *path, void *item)
+{
+    char found[CONFIG_QUOTE_MAX], reason[PATTERN_ERROR_MAX];
+    bool is_secret = field->kind == FIELD_PASSWORD || field->kind == FIELD_HASH;
+    bool is_text =
+        reader->event.type == YAML_SCALAR_EVENT && config_scalar_is_text(reader_scalar(reader));
+    struct slice text = is_text ? reader_scalar(reader).text : SLICE("");
+
+    if (reader->event.type == YAML_ALIAS_EVENT)
+        return; /* it has been noted as what it is */
+    if (!is_text || text.size < field->minimum || text.size > field->maximum
+        || config_has_control(text)) {
+        FAIL_AT(reader, reader->event.start_mark,
+                "%s: expected %s of %zu to %zu bytes without control characters (in quotes, if it "
+                "looks like a number)%s%s",
+                path, noun_of(field->kind), field->minimum, field->maximum,
+                is_secret ? "" : "; found ", is_secret ? "" : reader_describe(reader, found));
+        return;
+    }
+    const char *wrong = check_text(reader, field, text, reason);
+    if (wrong != NULL) {
+        FAIL_AT(reader, reader->event.start_mark, "%s: expected %s%s%s: %s", path,
+                noun_of(field->kind), is_secret ? "" : "; found ",
+                is_secret ? "" : reader_describe(reader, found), wrong);
+        return;
+    }
+    free(*text_in(field, item)); /* of a key that stands there twice */
+    *text_in(field, item) = strndup(text.data, text.size);
+    if (*text_in(field, item) == NULL)
+        config_errors_add(reader->errors, 0, 0, "out of memory");
+}
+
+/* --- Items ------------------------------------------------------------------------------------ */
+
+MUST_CHECK static bool read_list(struct reader *reader, const struct list_type *type,
+                                 const char *path, size_t maximum, struct config_list *list);
+
+/* The value of a field: the current event, up to its last. */
+MUST_CHECK static bool
+read_field(struct reader *reader, const struct list_field *field, const char *path, void *item)
+{
+    char joined[PATH_MAX_SIZE];
+
+    join(path, field, joined);
+    if (field->kind == FIELD_LIST)
+        return read_list(reader, field->items, joined, field->maximum, list_in(field, item));
+    read_text(reader, field, joined, item);
+    return reader_skip_value(reader);
+}
+
+/* The field that the current event, a key, names; NULL: what is wrong is noted. `lines` are where
+ * the fields were found before. */
+static const struct list_field *
+read_key(struct reader *reader, const struct list_type *type, const char *path, size_t *lines)
+{
+    char found[CONFIG_QUOTE_MAX];
+
+    if (reader->event.type == YAML_ALIAS_EVENT)
+        return NULL;
+    if (reader->event.type != YAML_SCALAR_EVENT) {
+        FAIL_AT(reader, reader->event.start_mark, "%s: expected a name as key; found %s", path,
+                reader_describe(reader, found));
+        return NULL;
+    }
+    struct slice name = reader_scalar(reader).text;
+    for (size_t i = 0; i < type->field_count; i++) {
+        if (!slice_is(name, type->fields[i].name))
+            continue;
+        if (lines[i] != 0) {
+            FAIL_AT(reader, reader->event.start_mark,
+                    "duplicate key \"%s.%s\"; it is on line %zu already", path,
+                    type->fields[i].name, lines[i]);
+            return NULL;
+        }
+        lines[i] = reader->event.start_mark.line + 1;
+        return &type->fields[i];
+    }
+    fail_unknown(reader, type, path, name);
+    return NULL;
+}
+
+/* An item that is a mapping, which begins with the current event; up to its end. */
+MUST_CHECK static bool
+read_mapping(struct reader *reader, const struct list_type *type, const char *path, void *item)
+{
+    enum { FIELDS_MAX = 16 };
+    size_t lines[FIELDS_MAX] = {0}, errors_before = reader->errors->total;
+    yaml_mark_t begin = reader->event.start_mark;
+
+    for (;;) {
+        if (!reader_next(reader))
+            return false;
+        if (reader->event.type == YAML_MAPPING_END_EVENT)
+            break;
+        const struct list_field *field = read_key(reader, type, path, lines);
+        if (!reader_skip_value(reader) || !reader_next(reader))
+            return false;
+        if (field != NULL ? !read_field(reader, field, path, item) : !reader_skip_value(reader))
+            return false;
+    }
+    for (size_t i = 0; i < type->field_count; i++)
+        if (type->fields[i].is_required && lines[i] == 0)
+            FAIL_AT(reader, begin, "%s: %s needs the key %s", path, type->one,
+                    type->fields[i].name);
+    if (reader->errors->total == errors_before && type->check != NULL) {
+        const char *wrong = type->check(item);
+
+        if (wrong != NULL)
+            FAIL_AT(reader, begin, "%s: %s", path, wrong);
+    }
+    return true;
+}
+
+/* Notes when an item before has the same in a field that is unique. */
+static void
+check_unique(struct reader *reader, const struct list_type *type, const char *path,
+             const struct config_list *list, yaml_mark_t mark)
+{
+    char joined[PATH_MAX_SIZE], quoted[CONFIG_QUOTE_MAX];
+    void *last = item_at(type, list, list->count - 1);
+
+    for (size_t i = 0; i < type->field_count; i++) {
+        const struct list_field *field = &type->fields[i];
+        const char *text = field->is_unique ? *text_in(field, last) : NULL;
+
+        for (size_t j = 0; text != NULL && j + 1 < list->count; j++) {
+            const char *other = *text_in(field, item_at(type, list, j));
+
+            if (other == NULL || strcmp(text, other) != 0)
+                continue;
+            FAIL_AT(reader, mark, "%s: \"%s\" is in the list twice", join(path, field, joined),
+                    config_escape(slice_from(text), quoted));
+            break;
+        }
+    }
+}
+
+/* One item: the current event, up to its last. */
+MUST_CHECK static bool
+read_item(struct reader *reader, const struct list_type *type, const char *path,
+          struct config_list *list)
+{
+    yaml_mark_t mark = reader->event.start_mark;
+    bool is_scalar =
+        reader->event.type == YAML_SCALAR_EVENT && !config_scalar_is_null(reader_scalar(reader));
+    char *grown = realloc(list->items, (list->count + 1) * type->item_size);
+
+    if (grown == NULL) {
+        config_errors_add(reader->errors, 0, 0, "out of memory");
+        return false;
+    }
+    list->items = grown;
+    void *item = memset(item_at(type, list, list->count++), 0, type->item_size);
+    if (type->is_text || (type->has_short_form && is_scalar)) {
+        if (!read_field(reader, &type->fields[0], path, item))
+            return false;
+    } else if (reader->event.type == YAML_MAPPING_START_EVENT) {
+        if (!read_mapping(reader, type, path, item))
+            return false;
+    } else {
+        fail_item(reader, type, path);
+        if (!reader_skip_value(reader))
+            return false;
+    }
+    check_unique(reader, type, path, list, mark);
+    return true;
+}
+
+/* A list that is there and empty is told from one that the file does not name by its items. */
+MUST_CHECK static bool
+note_empty(struct reader *reader, struct config_list *list)
+{
+    if (list->items != NULL || (list->items = malloc(1)) != NULL)
+        return true;
+    config_errors_add(reader->errors, 0, 0, "out of memory");
+    return false;
+}
+
+/* A list, or the one text of it: the current event, up to its last. */
+static bool
+read_list(struct reader *reader, const struct list_type *type, const char *path, size_t maximum,
+          struct config_list *list)
+{
+    bool is_null =
+        reader->event.type == YAML_SCALAR_EVENT && config_scalar_is_null(reader_scalar(reader));
+    char found[CONFIG_QUOTE_MAX];
+
+    free_list(type, list);
+    if (is_null)
+        return true; /* as when all its items are commented out */
+    if (type->is_text && reader->event.type == YAML_SCALAR_EVENT)
+        return read_item(reader, type, path, list);
+    if (reader->event.type != YAML_SEQUENCE_START_EVENT) {
+        if (reader->event.type != YAML_ALIAS_EVENT)
+            FAIL_AT(reader, reader->event.start_mark,
+                    "%s: expected a list, each item of which is %s; found %s", path, type->one,
+                    reader_describe(reader, found));
+        return reader_skip_value(reader);
+    }
+    for (;;) {
+        if (!reader_next(reader))
+            return false;
+        if (reader->event.type == YAML_SEQUENCE_END_EVENT)
+            return note_empty(reader, list);
+        if (list->count < maximum) {
+            if (!read_item(reader, type, path, list))
+                return false;
+            continue;
+        }
+        FAIL_AT(reader, reader->event.start_mark, "%s: expected at most %zu items", path, maximum);
+        while (reader->event.type != YAML_SEQUENCE_END_EVENT)
+            if (!reader_skip_value(reader) || !reader_next(reader))
+                return false;
+        return true;
+    }
+}
+
+bool
+reader_read_list(struct reader *reader, const struct setting *setting)
+{
+    struct config_list *list = setting_list(setting, reader->settings);
+
+    *list = (struct config_list){.count = 0}; /* what was there is the caller's */
+    return read_list(reader, items_of(setting), setting->path, (size_t)setting->maximum, list);
+}
