@@ -18,6 +18,7 @@
 #include "server/storage.h"
 #include "server/supervisor.h"
 #include "server/tls_settings.h"
+#include "server/users.h"
 
 /* Threads by default: one for each CPU, but not more than a broker has use for. */
 enum { THREADS_DEFAULT_MAX = 8 };
@@ -192,31 +193,6 @@ read_settings(void *context, struct settings *settings, struct config_errors *er
     return apply_options(settings, options);
 }
 
-/* The one user there is: known to everybody, so only from this machine. */
-static bool
-authenticate(void *context, struct slice user, struct slice password, bool is_loopback,
-             const char **reason)
-{
-    (void)context;
-    if (!slice_is(user, "guest") || !slice_is(password, "guest")) {
-        *reason = "invalid credentials";
-        return false;
-    }
-    if (!is_loopback) {
-        *reason = "user can only connect via localhost";
-        return false;
-    }
-    return true;
-}
-
-/* The same of somebody who has shown a certificate. */
-static bool
-authenticate_external(void *context, struct slice user, bool is_loopback, const char **reason)
-{
-    return authenticate(context, user, slice_is(user, "guest") ? SLICE("guest") : SLICE(""),
-                        is_loopback, reason);
-}
-
 static uint32_t
 thread_count(const struct settings *settings)
 {
@@ -327,6 +303,13 @@ serve(const struct settings *settings)
         fprintf(stderr, "whippetd: %s\n", error);
         return 1;
     }
+    char problem[USERS_ERROR_MAX];
+    if (users_apply(&server, settings, problem) != 0
+        || users_begin(&server, storage, settings, problem) != 0) {
+        fprintf(stderr, "whippetd: %s\n", problem);
+        storage_close(storage);
+        return 1;
+    }
     enter_sandbox(settings);
     announce(settings);
     supervisor_tell("READY=1");
@@ -394,8 +377,7 @@ main(int argc, char **argv)
     supervisor_find();
     privileges_raise_files();
     const struct session_limits limits = reload_limits(settings);
-    status = server_init(&server, thread_count(settings), settings->limits.memory, &limits,
-                         authenticate, NULL);
+    status = server_init(&server, thread_count(settings), settings->limits.memory, &limits);
     if (status != 0) {
         fprintf(stderr, "whippetd: cannot start: %s\n", strerror(-status));
         server_fini(&server);
@@ -404,8 +386,8 @@ main(int argc, char **argv)
     server_trust_proxies(&server, &settings->proxy_protocol.trusted);
     server.on_reload = reload_now;
     server.reload_context = &reload;
-    server_set_external(&server, authenticate_external, NULL);
     status = serve(settings);
     server_fini(&server);
+    settings_fini(settings);
     return status;
 }

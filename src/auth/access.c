@@ -152,6 +152,13 @@ access_observe(struct access *access, struct access_observer observer)
     access->observer = observer;
 }
 
+void
+access_on_deletion(struct access *access, void (*deleted)(void *context), void *context)
+{
+    access->deleted = deleted;
+    access->deleted_context = context;
+}
+
 uint64_t
 access_generation(const struct access *access)
 {
@@ -318,7 +325,11 @@ delete_entry(struct access *access, struct access_entry *entry)
     map_remove(&access->users, entry->name);
     access_user_unref(entry->user);
     free(entry);
+    /* In this order: who sees the deletion asks for the user anew. */
+    changed(access);
     atomic_fetch_add_explicit(&access->deletions, 1, memory_order_release);
+    if (access->deleted != NULL)
+        access->deleted(access->deleted_context);
 }
 
 /* The entry, if it may be changed at run time; NULL with *status and the text. */
@@ -411,10 +422,8 @@ access_user_delete(struct access *access, struct slice name, char error[ACCESS_E
     int status;
     pthread_mutex_lock(&access->mutex);
     struct access_entry *entry = find_changeable(access, name, &status, error);
-    if (entry != NULL) {
+    if (entry != NULL)
         delete_entry(access, entry);
-        changed(access);
-    }
     pthread_mutex_unlock(&access->mutex);
     return status;
 }

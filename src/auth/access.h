@@ -158,6 +158,10 @@ MUST_CHECK int access_topic_clear(struct access *access, struct slice user, stru
                                   bool has_exchange, struct slice exchange,
                                   char error[ACCESS_ERROR_MAX]);
 
+/* Called after users were deleted, on the thread that did it: to wake who has to look at
+ * access_deletions. Before the threads start. */
+void access_on_deletion(struct access *access, void (*deleted)(void *context), void *context);
+
 /* The vhost has gone, and with it all permissions in it, also those from the file. -ENOMEM. */
 MUST_CHECK int access_vhost_deleted(struct access *access, struct slice vhost);
 

@@ -50,6 +50,8 @@ struct access {
     uint64_t next_id, applied;
     struct map users; /* of struct access_entry */
     struct access_observer observer;
+    void (*deleted)(void *context);
+    void *deleted_context;
     struct slice *loopback_users; /* owned, as their bytes */
     size_t loopback_count;
 };

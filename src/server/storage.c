@@ -33,7 +33,7 @@ struct storage {
     uint32_t next_shard;
     uint64_t restored;
     uint64_t disk_free_low;
-    bool has_vhost;
+    bool has_vhost, has_had_users;
     bool has_strangers; /* messages in the log, and new definitions */
 };
 
@@ -233,6 +233,41 @@ on_change(void *context, const struct catalogue_event *event)
     /* A failure is reported by definitions_durable's callback, which ends the broker. */
 }
 
+/* What an event about users is to the database. */
+static void
+on_access_change(void *context, const struct access_change *change)
+{
+    static const struct {
+        enum definition_kind kind;
+        bool is_removed;
+    } meanings[] = {
+        [ACCESS_USER_SET] = {DEFINITION_USER, false},
+        [ACCESS_USER_DELETED] = {DEFINITION_USER, true},
+        [ACCESS_PERMISSIONS_SET] = {DEFINITION_PERMISSION, false},
+        [ACCESS_PERMISSIONS_CLEARED] = {DEFINITION_PERMISSION, true},
+        [ACCESS_TOPIC_SET] = {DEFINITION_TOPIC_PERMISSION, false},
+        [ACCESS_TOPIC_CLEARED] = {DEFINITION_TOPIC_PERMISSION, true},
+    };
+    struct storage *storage = context;
+    const struct access_expressions *expressions = &change->expressions;
+    const struct definition definition = {
+        .kind = meanings[change->type].kind,
+        .vhost = expressions->vhost,
+        .name = expressions->exchange,
+        .user = change->user,
+        .password_hash = change->password_hash,
+        .tags = change->tags,
+        .configure = expressions->texts[ACCESS_CONFIGURE],
+        .write = expressions->texts[ACCESS_WRITE],
+        .read = expressions->texts[ACCESS_READ],
+    };
+    if (meanings[change->type].is_removed)
+        (void)definitions_remove(storage->definitions, &definition);
+    else
+        (void)definitions_add(storage->definitions, &definition);
+    /* A failure is reported as that of any other definition. */
+}
+
 /* --- Restoring the definitions ---------------------------------------------------------------- */
 
 static struct slice
@@ -319,6 +354,30 @@ restore_binding(struct storage *storage, struct vhost *vhost, const struct defin
 }
 
 static int
+restore_access(struct storage *storage, const struct definition *definition)
+{
+    struct access *access = storage->server->access;
+    char error[ACCESS_ERROR_MAX];
+    const struct access_expressions expressions = {
+        .vhost = definition->vhost,
+        .exchange = definition->name,
+        .texts = {definition->configure, definition->write, definition->read},
+    };
+    int status;
+    if (definition->kind == DEFINITION_USER)
+        status = access_user_set(access, definition->user, definition->password_hash,
+                                 definition->tags, error);
+    else if (definition->kind == DEFINITION_PERMISSION)
+        status = access_permissions_set(access, definition->user, &expressions, error);
+    else
+        status = access_topic_set(access, definition->user, &expressions, error);
+    if (status != 0)
+        log_error("a user cannot be restored", LOG_SLICE("user", definition->user),
+                  LOG_STR("reason", error));
+    return status;
+}
+
+static int
 restore_definition(void *context, const struct definition *definition)
 {
     struct storage *storage = context;
@@ -328,6 +387,8 @@ restore_definition(void *context, const struct definition *definition)
         storage->has_vhost = true;
         return catalogue_vhost_add(catalogue, definition->vhost);
     }
+    if (definition->kind >= DEFINITION_USER)
+        return restore_access(storage, definition);
     struct vhost *vhost = catalogue_vhost_find(catalogue, definition->vhost);
     if (vhost == NULL) {
         log_error("a definition of an unknown vhost", LOG_SLICE("vhost", definition->vhost),
@@ -553,6 +614,7 @@ storage_open(struct storage **out, struct server *server, const char *directory,
         storage->definitions = NULL;
         goto failed;
     }
+    storage->has_had_users = definitions_has_had_users(storage->definitions);
     catalogue_queue_ids_used(catalogue, definitions_highest_queue_id(storage->definitions));
     if (definitions_load(storage->definitions, restore_definition, storage, error) != 0
         || open_log(storage, directory, error) != 0 || give_journals(storage) != 0
@@ -562,6 +624,7 @@ storage_open(struct storage **out, struct server *server, const char *directory,
         goto failed;
     map_fini(&storage->queues);
     catalogue_observe(catalogue, (struct catalogue_observer){on_change, storage});
+    access_observe(server->access, (struct access_observer){on_access_change, storage});
     if (!storage->has_vhost && catalogue_vhost_add(catalogue, SLICE("/")) != 0)
         goto failed;
     if (storage->restored > 0)
@@ -572,6 +635,12 @@ storage_open(struct storage **out, struct server *server, const char *directory,
 failed:
     storage_close(storage);
     return -1;
+}
+
+bool
+storage_has_had_users(const struct storage *storage)
+{
+    return storage->has_had_users;
 }
 
 void
@@ -590,6 +659,7 @@ storage_close(struct storage *storage)
     if (storage->log != NULL)
         log_close(storage->log);
     catalogue_observe(server->broker->catalogue, (struct catalogue_observer){0});
+    access_observe(server->access, (struct access_observer){0});
     if (storage->definitions != NULL)
         definitions_close(storage->definitions, is_whole);
     map_fini(&storage->queues);

@@ -14,11 +14,14 @@ enum {
 
 struct storage;
 
-/* Opens (or makes) the data directory, restores what is there into the server's shards, and gives
- * every worker its journal. Before server_run. Publishers wait while the disk has less than
- * disk_free_low bytes free. -1 with one line for the operator. */
+/* Opens (or makes) the data directory, restores what is there into the server's shards and users,
+ * and gives every worker its journal. Before server_run. Publishers wait while the disk has less
+ * than disk_free_low bytes free. -1 with one line for the operator. */
 MUST_CHECK int storage_open(struct storage **storage, struct server *server, const char *directory,
                             uint64_t disk_free_low, char error[STORAGE_TEXT_SIZE]);
+
+/* Whether there had ever been a user in the data directory when it was opened. */
+bool storage_has_had_users(const struct storage *storage);
 
 /* What was written is made durable, then all is closed. The workers have stopped and submitted. */
 void storage_close(struct storage *storage);

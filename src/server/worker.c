@@ -191,7 +191,8 @@ has_mail(void *context)
     struct worker *worker = context;
     return shard_has_mail(worker->shard)
            || atomic_load_explicit(&worker->handovers, memory_order_acquire) != NULL
-           || session_host_has_durable(&worker->host)
+           || session_host_has_durable(&worker->host) || session_host_has_logins(&worker->host)
+           || session_host_has_evictions(&worker->host)
            || atomic_load_explicit(&worker->server->pressure.reasons, memory_order_acquire)
                   != worker->host.pressure
            || has_new_limits(worker) || is_reload_due(worker)
@@ -282,6 +283,8 @@ run(struct worker *worker)
             take_limits(worker);
         session_host_durable(&worker->host);
         take_handovers(worker);
+        session_host_login(&worker->host);
+        session_host_evict(&worker->host);
         bool has_more = shard_run(worker->shard);
         feel_pressure(worker);
         hand_on(worker); /* first, as clients are about to be told that it is done */
@@ -308,12 +311,29 @@ run_thread(void *context)
     return NULL;
 }
 
+/* --- Vhosts and users that go ----------------------------------------------------------------- */
+
+static void
+wake_for_deletion(void *context)
+{
+    wake_all(context);
+}
+
+int
+server_remove_vhost(struct server *server, struct slice name)
+{
+    int status = shard_remove_vhost(server->workers[0].shard, name);
+    if (status == 0)
+        status = access_vhost_deleted(server->access, name);
+    wake_all(server);
+    return status;
+}
+
 /* --- The server ------------------------------------------------------------------------------- */
 
 int
 server_init(struct server *server, uint32_t threads, uint64_t memory_max,
-            const struct session_limits *limits, session_authenticate *authenticate,
-            void *authenticate_context)
+            const struct session_limits *limits)
 {
     *server = (struct server){0};
     pressure_init(&server->pressure, memory_max);
@@ -322,8 +342,11 @@ server_init(struct server *server, uint32_t threads, uint64_t memory_max,
     server->limits = *limits;
     server->broker = broker_new(threads);
     server->workers = calloc(threads, sizeof(*server->workers));
-    if (server->broker == NULL || server->workers == NULL)
+    server->access = access_new();
+    server->logins = server->access == NULL ? NULL : login_service_new(server->access);
+    if (server->broker == NULL || server->workers == NULL || server->logins == NULL)
         return -ENOMEM;
+    access_on_deletion(server->access, wake_for_deletion, server);
     for (uint32_t i = 0; i < threads; i++) {
         struct worker *worker = &server->workers[i];
         worker->server = server;
@@ -333,8 +356,8 @@ server_init(struct server *server, uint32_t threads, uint64_t memory_max,
             return status;
         server->worker_count++;
         worker->loop.woke = woke;
-        if (session_host_init(&worker->host, worker->shard, &worker->loop, limits, authenticate,
-                              authenticate_context)
+        if (session_host_init(&worker->host, worker->shard, &worker->loop, limits, server->access,
+                              server->logins)
             != 0)
             return -ENOMEM;
         worker->has_host = true;
@@ -406,16 +429,6 @@ server_tls_reload(struct server *server, const struct tls_options *options,
     return 0;
 }
 
-void
-server_set_external(struct server *server, session_authenticate_external *authenticate,
-                    void *context)
-{
-    for (uint32_t i = 0; i < server->worker_count; i++) {
-        server->workers[i].host.authenticate_external = authenticate;
-        server->workers[i].host.authenticate_external_context = context;
-    }
-}
-
 int
 server_run(struct server *server)
 {
@@ -475,6 +488,7 @@ void
 server_fini(struct server *server)
 {
     server_end_sessions(server);
+    login_service_free(server->logins); /* before the hosts, to whom it answers */
     for (uint32_t i = 0; i < server->worker_count; i++)
         if (server->workers[i].has_host)
             session_host_fini(&server->workers[i].host);
@@ -485,6 +499,8 @@ server_fini(struct server *server)
     for (uint32_t i = 0; i < server->worker_count; i++)
         drop_handovers(&server->workers[i]);
     tls_context_unref(server->tls);
+    if (server->access != NULL)
+        access_free(server->access);
     free(server->workers);
     pthread_mutex_destroy(&server->limits_lock);
 }

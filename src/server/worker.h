@@ -45,6 +45,8 @@ struct worker {
 
 struct server {
     struct broker *broker;
+    struct access *access;
+    struct login_service *logins;
     struct worker *workers;
     uint32_t worker_count;
     struct listener listeners[WORKER_LISTENERS_MAX];
@@ -62,16 +64,19 @@ struct server {
     void *reload_context;
 };
 
-/* Makes the shards, loops and hosts. memory_max: bytes held for clients beyond which publishers
- * wait; 0 is two fifths of the machine's. -errno. */
+/* Makes the shards, loops and hosts, and the users, of whom there are none. memory_max: bytes held
+ * for clients beyond which publishers wait; 0 is two fifths of the machine's. -errno. */
 MUST_CHECK int server_init(struct server *server, uint32_t threads, uint64_t memory_max,
-                           const struct session_limits *limits, session_authenticate *authenticate,
-                           void *authenticate_context);
+                           const struct session_limits *limits);
 
 /* Opens a listening address; -1 with a text for people. Nothing is accepted until server_run, and
  * by then server_tls_reload must have succeeded if any listener is for TLS. */
 MUST_CHECK int server_listen(struct server *server, const char *address, bool is_tls,
                              char error[ADDRESS_ERROR_MAX]);
+
+/* Removes the vhost with all that is in it, and its permissions; who is connected to it is told so
+ * and closed. On the first worker's thread, or before server_run. -ENOENT, -ENOMEM. */
+MUST_CHECK int server_remove_vhost(struct server *server, struct slice name);
 
 /* Is this one of the listeners that are for TLS? */
 bool server_listener_is_tls(const struct listener *listener);
@@ -81,10 +86,6 @@ bool server_listener_is_tls(const struct listener *listener);
  * operator: the old ones stay in use. */
 MUST_CHECK int server_tls_reload(struct server *server, const struct tls_options *options,
                                  char error[TLS_ERROR_MAX]);
-
-/* Who may log in with a certificate. Before server_run. */
-void server_set_external(struct server *server, session_authenticate_external *authenticate,
-                         void *context);
 
 /* server_listen with a socket that listens already, which the server owns on success. */
 MUST_CHECK int server_adopt(struct server *server, int fd, bool is_tls,

@@ -165,6 +165,11 @@ struct found_queue {
 int channel_find_queue(struct channel *channel, struct slice *name, struct found_queue *found,
                        struct amqp_error *error);
 
+/* The same, after the user was found to have the permission on it. */
+int channel_find_permitted(struct channel *channel, struct slice *name,
+                           enum access_permission permission, struct found_queue *found,
+                           struct amqp_error *error);
+
 /* A name for what the client left unnamed: prefix and 22 random characters. `name` holds 64. */
 struct slice channel_make_name(struct channel *channel, const char *prefix, char name[64]);
 

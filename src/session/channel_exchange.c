@@ -4,6 +4,7 @@
 
 #include "broker/queue.h"
 #include "session/channel.h"
+#include "session/permission.h"
 
 /* A name as RabbitMQ takes it: without carriage returns and line feeds. `room` holds 256 bytes. */
 static struct slice
@@ -28,6 +29,32 @@ give_delay_store(struct channel *channel, struct slice name)
     return queue_new_delay_store(shard, connection->vhost, exchange, 0);
 }
 
+/* May the user declare it? Nothing is asked for what is refused anyway. */
+static int
+check_declare(struct channel *channel, const struct exchange_declaration *declaration,
+              struct amqp_error *error)
+{
+    struct connection *connection = channel->connection;
+    struct catalogue *catalogue = connection->host->shard->broker->catalogue;
+    struct slice name = declaration->name;
+    if (declaration->passive || name.size == 0 || !exchange_type_is_known(declaration->type))
+        return 0;
+    if (permission_check(channel, PERMISSION_EXCHANGE, ACCESS_CONFIGURE, name, error) != 0)
+        return -1;
+    catalogue_lock(catalogue);
+    bool is_new = exchange_find(catalogue, connection->vhost, name) == NULL;
+    catalogue_unlock(catalogue);
+    if (!is_new || slice_starts_with(name, SLICE("amq.")))
+        return 0;
+    static const char *const arguments[] = {"alternate-exchange", "x-dead-letter-exchange"};
+    for (size_t i = 0; i < ARRAY_SIZE(arguments); i++)
+        if (permission_check_forwarding(channel, PERMISSION_EXCHANGE, name, declaration->arguments,
+                                        arguments[i], error)
+            != 0)
+            return -1;
+    return 0;
+}
+
 int
 exchange_declare_method(struct channel *channel, const union amqp_method *method,
                         struct amqp_error *error)
@@ -46,6 +73,8 @@ exchange_declare_method(struct channel *channel, const union amqp_method *method
         .arguments = declare->arguments,
     };
     bool created;
+    if (check_declare(channel, &declaration, error) != 0)
+        return -1;
     catalogue_lock(catalogue);
     int status = exchange_declare(catalogue, connection->vhost, &declaration, &created, error);
     if (status == 0 && created && give_delay_store(channel, declaration.name) != 0) {
@@ -70,9 +99,13 @@ exchange_delete_method(struct channel *channel, const union amqp_method *method,
     struct connection *connection = channel->connection;
     struct catalogue *catalogue = connection->host->shard->broker->catalogue;
     char room[256];
+    struct slice name = strip(request->exchange, room);
+    bool is_refused_anyway = name.size == 0 || slice_starts_with(name, SLICE("amq."));
+    if (!is_refused_anyway
+        && permission_check(channel, PERMISSION_EXCHANGE, ACCESS_CONFIGURE, name, error) != 0)
+        return -1;
     catalogue_lock(catalogue);
-    int status = exchange_delete(catalogue, connection->vhost, strip(request->exchange, room),
-                                 request->if_unused, error);
+    int status = exchange_delete(catalogue, connection->vhost, name, request->if_unused, error);
     catalogue_unlock(catalogue);
     if (status == 0 && !request->no_wait)
         CONNECTION_SEND(connection, channel->number, exchange_delete_ok, 16, {.no_fields = 0});
@@ -95,6 +128,8 @@ exchange_bind_method(struct channel *channel, const union amqp_method *method,
         .connection = connection->ref,
     };
     struct binding_history history;
+    if (permission_check_binding(channel, &request, error) != 0)
+        return -1;
     catalogue_lock(catalogue);
     int status = catalogue_bind(catalogue, connection->vhost, &request, &history, error);
     catalogue_unlock(catalogue);
@@ -118,6 +153,8 @@ exchange_unbind_method(struct channel *channel, const union amqp_method *method,
         .arguments = unbind->arguments,
         .connection = connection->ref,
     };
+    if (permission_check_binding(channel, &request, error) != 0)
+        return -1;
     catalogue_lock(catalogue);
     int status = catalogue_unbind(catalogue, connection->vhost, &request, error);
     catalogue_unlock(catalogue);

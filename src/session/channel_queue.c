@@ -5,6 +5,7 @@
 
 #include "broker/queue.h"
 #include "session/channel.h"
+#include "session/permission.h"
 
 /* --- Names ------------------------------------------------------------------------------------ */
 
@@ -112,6 +113,17 @@ channel_find_queue(struct channel *channel, struct slice *name, struct found_que
     return is_locked ? locked_queue(channel, *name, error) : 0;
 }
 
+int
+channel_find_permitted(struct channel *channel, struct slice *name,
+                       enum access_permission permission, struct found_queue *found,
+                       struct amqp_error *error)
+{
+    if (expand_name(channel, name, error) != 0
+        || permission_check(channel, PERMISSION_QUEUE, permission, *name, error) != 0)
+        return -1;
+    return channel_find_queue(channel, name, found, error);
+}
+
 /* --- queue.declare ---------------------------------------------------------------------------- */
 
 static void
@@ -167,13 +179,17 @@ create_queue(struct channel *channel, const struct queue_declaration *declaratio
         queue_record_free(record);
         return channel_error(error, AMQP_REPLY_RESOURCE_ERROR, "out of memory");
     }
-    if ((declaration->exclusive && add_exclusive(connection, record->queue) != 0)
-        || queue_record_insert(catalogue, record) != 0) {
-        queue_discard(queue);
-        queue_record_free(record);
-        return channel_error(error, AMQP_REPLY_RESOURCE_ERROR, "out of memory");
-    }
-    return 0;
+    int status = declaration->exclusive ? add_exclusive(connection, record->queue) : 0;
+    if (status == 0)
+        status = queue_record_insert(catalogue, record);
+    if (status == 0)
+        return 0;
+    queue_discard(queue);
+    queue_record_free(record);
+    if (status == -ENOENT)
+        return channel_error(error, AMQP_REPLY_CONNECTION_FORCED, "vhost '%.*s' is deleted",
+                             SLICE_ARGS(vhost_name(connection->vhost)));
+    return channel_error(error, AMQP_REPLY_RESOURCE_ERROR, "out of memory");
 }
 
 static int
@@ -246,6 +262,27 @@ declare_passive(struct channel *channel, struct slice name, bool no_wait, struct
     return ask_counts(channel, name, found.ref, no_wait);
 }
 
+/* May the user declare a queue of this name? Nothing is asked for a name that is refused anyway. */
+static int
+check_declare(struct channel *channel, struct slice name, struct slice arguments,
+              struct amqp_error *error)
+{
+    struct connection *connection = channel->connection;
+    struct catalogue *catalogue = connection->host->shard->broker->catalogue;
+    catalogue_lock(catalogue);
+    bool is_new = queue_record_find(catalogue, connection->vhost, name) == NULL;
+    catalogue_unlock(catalogue);
+    bool is_made = slice_starts_with(name, SLICE("amq.gen-"));
+    if (is_new && slice_starts_with(name, SLICE("amq.")) && !is_made)
+        return 0;
+    if (permission_check(channel, PERMISSION_QUEUE, ACCESS_CONFIGURE, name, error) != 0)
+        return -1;
+    if (!is_new)
+        return 0;
+    return permission_check_forwarding(channel, PERMISSION_QUEUE, name, arguments,
+                                       "x-dead-letter-exchange", error);
+}
+
 int
 queue_declare_method(struct channel *channel, const union amqp_method *method,
                      struct amqp_error *error)
@@ -264,6 +301,12 @@ queue_declare_method(struct channel *channel, const union amqp_method *method,
     if (declare->passive || is_reply_to_name(declaration.name))
         return declare_passive(channel, declaration.name, declare->no_wait, error);
 
+    struct slice made_name = declaration.name;
+    if (made_name.size == 0)
+        made_name = channel_make_name(channel, "amq.gen-", made);
+    if (check_declare(channel, made_name, declaration.arguments, error) != 0)
+        return -1;
+
     struct queue_options options;
     struct ref existing = REF_NONE;
     int status = 0;
@@ -281,8 +324,7 @@ queue_declare_method(struct channel *channel, const union amqp_method *method,
                                SLICE_ARGS(declaration.name));
     } else {
         status = queue_options_parse(&options, &declaration, vhost_name(connection->vhost), error);
-        if (status == 0 && declaration.name.size == 0)
-            declaration.name = channel_make_name(channel, "amq.gen-", made);
+        declaration.name = made_name;
         if (status == 0)
             status = create_queue(channel, &declaration, &options, error);
     }
@@ -352,6 +394,8 @@ queue_bind_method(struct channel *channel, const union amqp_method *method,
     if (bind->queue.size == 0 && bind->routing_key.size == 0)
         request.routing_key = channel->last_queue;
     struct binding_history history;
+    if (permission_check_binding(channel, &request, error) != 0)
+        return -1;
     catalogue_lock(catalogue);
     int status = catalogue_bind(catalogue, connection->vhost, &request, &history, error);
     catalogue_unlock(catalogue);
@@ -383,6 +427,8 @@ queue_unbind_method(struct channel *channel, const union amqp_method *method,
         return volatile_queue(error);
     if (unbind->queue.size == 0 && unbind->routing_key.size == 0)
         request.routing_key = channel->last_queue;
+    if (permission_check_binding(channel, &request, error) != 0)
+        return -1;
     catalogue_lock(catalogue);
     int status = catalogue_unbind(catalogue, connection->vhost, &request, error);
     catalogue_unlock(catalogue);
@@ -414,7 +460,7 @@ queue_purge_method(struct channel *channel, const union amqp_method *method,
 {
     struct slice name = method->queue_purge.queue;
     struct found_queue found;
-    if (channel_find_queue(channel, &name, &found, error) != 0)
+    if (channel_find_permitted(channel, &name, ACCESS_READ, &found, error) != 0)
         return -1;
     struct mail mail = {.type = MAIL_PURGE, .to = found.ref};
     return ask_queue(channel, &mail, AMQP_queue_purge, name, method->queue_purge.no_wait);
@@ -434,7 +480,7 @@ queue_delete_method(struct channel *channel, const union amqp_method *method,
     const struct amqp_queue_delete *request = &method->queue_delete;
     struct slice name = request->queue;
     struct found_queue found;
-    if (channel_find_queue(channel, &name, &found, error) != 0) {
+    if (channel_find_permitted(channel, &name, ACCESS_CONFIGURE, &found, error) != 0) {
         if (error->code != AMQP_REPLY_NOT_FOUND || name.size == 0)
             return -1;
         error->code = 0; /* deleting what is not there is no error */

@@ -6,12 +6,16 @@
 #include "session/connection.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "store/definitions.h"
 #include "session/channel.h"
+#include "session/login.h"
+#include "session/permission.h"
 
 static void on_events(struct io *io, uint32_t events);
 static void parse(struct connection *connection, const uint8_t *data, size_t size);
@@ -338,6 +342,8 @@ static void
 keep_rest(struct connection *connection, const uint8_t *data, size_t size)
 {
     connection->has_input_left = size > 0 && !takes_input(connection);
+    if (connection->state < CONNECTION_AWAITS_TUNE_OK)
+        secret_wipe(connection->input.data, connection->input.size); /* part of a password */
     buffer_free(&connection->input);
     if (size > 0 && buffer_append(&connection->input, data, size) != 0)
         connection_break(connection, "out of memory");
@@ -491,7 +497,7 @@ on_timer(struct timer *timer, int64_t now_ms)
         on_heartbeat_tick(connection, now_ms);
         break;
     case CONNECTION_REFUSED:
-        connection_end(connection);
+        login_refused(connection);
         break;
     case CONNECTION_ENDING:
     case CONNECTION_CLOSING:
@@ -527,9 +533,23 @@ connection_free(struct connection *connection)
         vhost_unref(connection->vhost);
     free(connection->channels);
     free(connection->exclusive_queues);
+    permission_forget(connection);
     free(connection->user);
     free(connection->peer);
     free(connection);
+}
+
+/* A number that stands for the address a client comes from; of IPv6 it is the network's part, of
+ * which one customer has all the rest. */
+static uint64_t
+address_key(const struct address *peer)
+{
+    enum { NETWORK_SIZE = 8 };
+    const struct sockaddr_in6 *ip6 = (const struct sockaddr_in6 *)&peer->storage;
+    if (peer->storage.ss_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&ip6->sin6_addr))
+        return hash_slice((struct slice){(const char *)&ip6->sin6_addr, NETWORK_SIZE});
+    char text[ADDRESS_TEXT_MAX];
+    return hash_slice(slice_from(address_host_text(peer, text)));
 }
 
 void
@@ -553,6 +573,7 @@ session_accept(struct session_host *host, int fd, const struct address *peer,
     connection->accepted_ms = host->shard->now_ms;
     connection->stream = stream;
     connection->is_loopback = address_is_loopback(peer);
+    connection->address_key = address_key(peer);
     connection->frame_max = AMQP_FRAME_MIN_SIZE * 2; /* until it is negotiated */
     list_init(&connection->link);
     list_init(&connection->dirty_link);
@@ -646,15 +667,17 @@ finish(struct connection *connection)
 
 int
 session_host_init(struct session_host *host, struct shard *shard, struct loop *loop,
-                  const struct session_limits *limits, session_authenticate *authenticate,
-                  void *authenticate_context)
+                  const struct session_limits *limits, struct access *access,
+                  struct login_service *logins)
 {
     *host = (struct session_host){
         .shard = shard,
         .loop = loop,
         .limits = *limits,
-        .authenticate = authenticate,
-        .authenticate_context = authenticate_context,
+        .access = access,
+        .logins = logins,
+        .user_deletions = access_deletions(access),
+        .vhost_deletions = catalogue_vhost_deletions(shard->broker->catalogue),
         .read_buffer_size =
             SESSION_READ_MAX
             + (limits->frame_max > SESSION_READ_MAX ? limits->frame_max : SESSION_READ_MAX),
@@ -710,6 +733,7 @@ session_host_fini(struct session_host *host)
 {
     session_host_end(host);
     events_fini(&host->events);
+    session_host_login(host); /* frees the answers that nobody awaits any more */
     free(host->waits);
     route_cache_fini(&host->routes);
     block_pool_fini(&host->pool);
@@ -724,6 +748,42 @@ session_host_shutdown(struct session_host *host)
                    "broker forced connection closure with reason 'shutdown'");
     LIST_FOR_EACH (node, &host->connections)
         connection_fail(LIST_ENTRY(node, struct connection, link), &error);
+}
+
+/* --- Those who may not be here any more ------------------------------------------------------- */
+
+bool
+session_host_has_evictions(const struct session_host *host)
+{
+    return access_deletions(host->access) != host->user_deletions
+           || catalogue_vhost_deletions(host->shard->broker->catalogue) != host->vhost_deletions;
+}
+
+static void
+evict(struct connection *connection)
+{
+    struct amqp_error error = {0};
+    if (connection->state != CONNECTION_OPEN)
+        return; /* who is not yet in is asked at connection.open */
+    if (vhost_is_deleted(connection->vhost))
+        amqp_error_set(&error, AMQP_REPLY_CONNECTION_FORCED, "vhost '%.*s' is deleted",
+                       SLICE_ARGS(vhost_name(connection->vhost)));
+    else if (!permission_user_exists(connection))
+        amqp_error_set(&error, AMQP_REPLY_CONNECTION_FORCED, "user '%s' is deleted",
+                       connection->user);
+    if (error.code != 0)
+        connection_fail(connection, &error);
+}
+
+void
+session_host_evict(struct session_host *host)
+{
+    if (LIKELY(!session_host_has_evictions(host)))
+        return;
+    host->user_deletions = access_deletions(host->access);
+    host->vhost_deletions = catalogue_vhost_deletions(host->shard->broker->catalogue);
+    LIST_FOR_EACH (node, &host->connections)
+        evict(LIST_ENTRY(node, struct connection, link));
 }
 
 /* --- Pressure --------------------------------------------------------------------------------- */

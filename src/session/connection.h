@@ -10,6 +10,7 @@
 #include "session/session.h"
 
 struct channel;
+struct permission_cache;
 
 enum connection_state {
     CONNECTION_AWAITS_HEADER,
@@ -19,7 +20,7 @@ enum connection_state {
     CONNECTION_AWAITS_OPEN,
     CONNECTION_OPEN,
     CONNECTION_CLOSING, /* connection.close is sent; its answer is awaited, all else ignored */
-    CONNECTION_REFUSED, /* the login failed: after a pause the socket is closed; no input */
+    CONNECTION_REFUSED, /* the login failed: after a pause the client is told; no input */
     CONNECTION_ENDING,  /* what is queued is sent, then the socket is closed; no input */
     CONNECTION_ENDED,
 };
@@ -66,6 +67,10 @@ struct connection {
     int64_t accepted_ms;
     uint64_t received_bytes, sent_bytes; /* of frames: inside of TLS */
     char *user, *peer;
+    uint64_t user_id;              /* of the user as the users know it */
+    uint64_t address_key;          /* stands for the peer's address, without its port */
+    const char *refused_mechanism; /* what the refusal will say; NULL: the client is not told */
+    struct permission_cache *permissions; /* what the user was found to have; NULL: nothing yet */
 };
 
 /* --- Sending: all of them only queue; failure to do so breaks the connection ------------------ */

@@ -212,7 +212,7 @@ basic_consume_method(struct channel *channel, const union amqp_method *method,
                              SLICE_ARGS(tag));
     if (slice_is(consume->queue, REPLY_TO_NAME))
         return reply_to_consume(channel, consume, error);
-    if (channel_find_queue(channel, &name, &found, error) != 0
+    if (channel_find_permitted(channel, &name, ACCESS_READ, &found, error) != 0
         || read_options(channel, consume->arguments, name, found.type, &options, error) != 0)
         return -1;
     if (channel->consumer_count >= CHANNEL_CONSUMERS_MAX)

@@ -349,7 +349,7 @@ basic_get_method(struct channel *channel, const union amqp_method *method, struc
 {
     struct slice name = method->basic_get.queue;
     struct found_queue found;
-    if (channel_find_queue(channel, &name, &found, error) != 0)
+    if (channel_find_permitted(channel, &name, ACCESS_READ, &found, error) != 0)
         return -1;
     char *copy = malloc(name.size + 1);
     if (copy == NULL) {

@@ -6,6 +6,8 @@
 #include "base/log.h"
 #include "net/proxy.h"
 #include "session/channel.h"
+#include "session/login.h"
+#include "session/permission.h"
 
 /* The texts that a client is told about us. Clients look at product and version to decide what the
  * broker can do, so these are the ones of the broker whose model this one keeps. */
@@ -144,52 +146,10 @@ read_capabilities(struct connection *connection, struct slice client_properties)
             connection->capabilities |= known[i].flag;
 }
 
-static void
-refuse(struct connection *connection, struct slice mechanism, struct slice user, const char *reason)
-{
-    EVENT_LOG(connection->host, EVENT_LOGIN_REFUSED, LOG_LEVEL_WARN, "login refused",
-              LOG_STR("peer", connection->peer), LOG_SLICE("mechanism", mechanism),
-              LOG_SLICE("user", user), LOG_STR("reason", reason));
-    struct shard *shard = connection->host->shard;
-    if ((connection->capabilities & CLIENT_AUTHENTICATION_FAILURE_CLOSE) == 0) {
-        connection->state = CONNECTION_REFUSED;
-        wheel_set(&shard->wheel, &connection->timer, shard->now_ms + SESSION_LOGIN_PENALTY_MS);
-        connection_dirty(connection);
-        return;
-    }
-    struct amqp_error error;
-    amqp_error_set(&error, AMQP_REPLY_ACCESS_REFUSED,
-                   "Login was refused using authentication mechanism %.*s. For details see the "
-                   "broker logfile.",
-                   SLICE_ARGS(mechanism));
-    CONNECTION_SEND(connection, 0, connection_close, 512,
-                    {.reply_code = error.code, .reply_text = slice_from(error.text)});
-    connection->state = CONNECTION_CLOSING;
-    wheel_set(&shard->wheel, &connection->timer, shard->now_ms + SESSION_LOGIN_PENALTY_MS);
-}
-
-/* Login done: the user has a name. */
-static void
-welcome(struct connection *connection, struct slice user)
-{
-    struct session_host *host = connection->host;
-    connection->user = strndup(user.data, user.size);
-    if (connection->user == NULL) {
-        connection_break(connection, "out of memory");
-        return;
-    }
-    CONNECTION_SEND(connection, 0, connection_tune, 64,
-                    {.channel_max = host->limits.channel_max,
-                     .frame_max = host->limits.frame_max,
-                     .heartbeat = host->limits.heartbeat_s});
-    connection->state = CONNECTION_AWAITS_TUNE_OK;
-}
-
 /* Does the response of EXTERNAL (RFC 4422, appendix A) name a user? Another one than the
  * certificate's is then refused. RabbitMQ does not look at it, and clients send what they like:
  * most nothing, librabbitmq what it is configured with, amqp091-go "\0*\0*". What has a 0 byte is
- * no name.
- */
+ * no name. */
 static bool
 asks_for_user(struct slice response)
 {
@@ -200,32 +160,25 @@ asks_for_user(struct slice response)
 static void
 login_external(struct connection *connection, struct slice response)
 {
-    struct session_host *host = connection->host;
     struct slice mechanism = SLICE("EXTERNAL");
     const char *reason = "no user may log in with a certificate";
     char name[TLS_NAME_MAX];
     if (stream_peer_name(&connection->stream, name, &reason) != 0) {
-        refuse(connection, mechanism, SLICE(""), reason);
+        login_refuse(connection, mechanism, SLICE(""), reason);
         return;
     }
     struct slice user = slice_from(name);
     if (asks_for_user(response) && !slice_equal(response, user))
-        refuse(connection, mechanism, user, "the client asks to be another user");
-    else if (host->authenticate_external == NULL
-             || !host->authenticate_external(host->authenticate_external_context, user,
-                                             connection->is_loopback, &reason))
-        refuse(connection, mechanism, user, reason);
+        login_refuse(connection, mechanism, user, "the client asks to be another user");
     else
-        welcome(connection, user);
+        login_known(connection, mechanism, user);
 }
 
 static int
 start_ok(struct connection *connection, const struct amqp_connection_start_ok *method,
          struct amqp_error *error)
 {
-    struct session_host *host = connection->host;
     struct slice user = {"", 0}, password = {"", 0};
-    const char *reason = "invalid credentials";
     read_capabilities(connection, method->client_properties);
     if (slice_is(method->mechanism, "EXTERNAL")
         && stream_has_peer_certificate(&connection->stream)) {
@@ -242,12 +195,9 @@ start_ok(struct connection *connection, const struct amqp_connection_start_ok *m
     if (!is_readable)
         return channel_error(error, AMQP_REPLY_SYNTAX_ERROR, "response of mechanism %.*s invalid",
                              SLICE_ARGS(method->mechanism));
-    if (!host->authenticate(host->authenticate_context, user, password, connection->is_loopback,
-                            &reason)) {
-        refuse(connection, method->mechanism, user, reason);
-        return 0;
-    }
-    welcome(connection, user);
+    login_with_password(connection, method->mechanism, user, password);
+    /* It stands in the thread's read buffer, which would keep it until others have sent as much. */
+    secret_wipe((char *)method->response.data, method->response.size);
     return 0;
 }
 
@@ -291,7 +241,12 @@ open_vhost(struct connection *connection, const struct amqp_connection_open *met
     if (connection->vhost == NULL)
         return channel_error(error, AMQP_REPLY_NOT_ALLOWED, "vhost %.*s not found",
                              SLICE_ARGS(method->virtual_host));
-    connection->ref = ref_table_add(&shard->clients, connection);
+    if (!permission_to_enter(connection, method->virtual_host))
+        return channel_error(error, AMQP_REPLY_NOT_ALLOWED,
+                             "access to vhost '%.*s' refused for user '%s'",
+                             SLICE_ARGS(method->virtual_host), connection->user);
+    if (ref_is_none(connection->ref)) /* it has one already if it had to wait for its login */
+        connection->ref = ref_table_add(&shard->clients, connection);
     if (ref_is_none(connection->ref)) {
         connection_break(connection, "out of memory");
         return 0;

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "broker/departure.h"
 #include "session/channel.h"
+#include "session/permission.h"
 
 enum {
     KEYS_MAX = 1024,                 /* routing keys in CC and BCC */
@@ -134,7 +135,8 @@ check_properties(struct channel *channel, const struct amqp_properties *properti
                  struct amqp_error *error)
 {
     if ((properties->flags & AMQP_HAS_USER_ID) != 0
-        && !slice_is(properties->user_id, channel->connection->user))
+        && !slice_is(properties->user_id, channel->connection->user)
+        && !permission_to_impersonate(channel->connection))
         return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
                              "user_id property set to '%.*s' but authenticated user was '%s'",
                              SLICE_ARGS(properties->user_id), channel->connection->user);
@@ -383,6 +385,17 @@ publish_message(struct channel *channel, struct message *message,
     return 0;
 }
 
+/* May the user publish it? */
+static int
+check_permission(struct channel *channel, const struct message *message, struct amqp_error *error)
+{
+    struct slice exchange = message_exchange(message);
+    if (permission_check(channel, PERMISSION_EXCHANGE, ACCESS_WRITE, exchange, error) != 0)
+        return -1;
+    return permission_check_topic(channel, ACCESS_WRITE, exchange, message_routing_key(message),
+                                  error);
+}
+
 static int
 publish_complete(struct channel *channel, struct amqp_error *error)
 {
@@ -393,6 +406,10 @@ publish_complete(struct channel *channel, struct amqp_error *error)
     publish->message = NULL;
     publish->is_expecting_body = false;
     (void)amqp_properties_decode(message_properties(message), &properties); /* found good before */
+    if (check_permission(channel, message, error) != 0) {
+        message_unref(message);
+        return -1;
+    }
     if (UNLIKELY(is_bad)) {
         /* The exchange comes first among the errors. */
         if (publish_check_exchange(channel, message, error) == 0)

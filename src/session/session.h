@@ -6,6 +6,7 @@
 #ifndef SESSION_SESSION_H
 #define SESSION_SESSION_H
 
+#include "auth/login.h"
 #include "base/random.h"
 #include "broker/shard.h"
 #include "net/address.h"
@@ -22,7 +23,8 @@ enum {
     SESSION_OUTPUT_HIGH = 1024 * 1024,
     /* How long a client has to answer connection.close. */
     SESSION_CLOSE_TIMEOUT_MS = 30 * 1000,
-    /* A pause before a refused login is answered, against guessing. */
+    /* A pause before the socket of a refused login is closed, where the client cannot be told why;
+     * who keeps failing waits longer (auth/failures.h). */
     SESSION_LOGIN_PENALTY_MS = 3 * 1000,
     /* Steps of TLS handshakes in one turn. Signing takes up to a millisecond (RSA), for which
      * everybody else waits; a flood of handshakes waits for the others instead. */
@@ -46,15 +48,8 @@ enum session_pressure {
     PRESSURE_TOLD = PRESSURE_MEMORY | PRESSURE_DISK,
 };
 
-/* Who may come in: true, or false with the reason for the log. */
-typedef bool session_authenticate(void *context, struct slice user, struct slice password,
-                                  bool is_loopback, const char **reason);
-
-/* Whether the user that a verified certificate names may come in (SASL EXTERNAL): the same. */
-typedef bool session_authenticate_external(void *context, struct slice user, bool is_loopback,
-                                           const char **reason);
-
 struct durable_wait;
+struct session_login;
 
 struct session_host {
     struct shard *shard;
@@ -64,11 +59,11 @@ struct session_host {
     struct random random;
     struct session_limits limits;
     struct events events;
-    session_authenticate *authenticate;
-    void *authenticate_context;
-    session_authenticate_external *authenticate_external; /* NULL: nobody; set after init */
-    void *authenticate_external_context;
     uint32_t handshakes; /* steps of TLS handshakes in this turn */
+    struct access *access;
+    struct login_service *logins;
+    _Atomic(struct session_login *) logged_in; /* answers of the login thread */
+    uint64_t user_deletions, vhost_deletions;  /* up to which connections were looked through */
     struct list connections;
     uint32_t pressure; /* enum session_pressure: connections that publish are not read */
     /* What keeps things on disk; NULL: nothing is kept, and nothing waited for. */
@@ -85,10 +80,11 @@ struct session_host {
     size_t read_buffer_size;
 };
 
-/* -ENOMEM. The shard and the loop are lent for the host's life. */
+/* -ENOMEM. The shard, the loop and the users are lent for the host's life; the login service ends
+ * before the host does. */
 MUST_CHECK int session_host_init(struct session_host *host, struct shard *shard, struct loop *loop,
-                                 const struct session_limits *limits,
-                                 session_authenticate *authenticate, void *authenticate_context);
+                                 const struct session_limits *limits, struct access *access,
+                                 struct login_service *logins);
 
 /* Other limits from now on: those of the handshake for clients that come, the others at once. What
  * a connection has negotiated stays. -ENOMEM, and the limits as before, when greater frames find no
@@ -119,6 +115,18 @@ void session_host_durable(struct session_host *host);
 
 /* Whether there is something to do for session_host_durable. Any thread. */
 bool session_host_has_durable(const struct session_host *host);
+
+/* At the beginning of the turn: whose password was verified comes in, or does not. */
+void session_host_login(struct session_host *host);
+
+/* Whether there is something to do for session_host_login. Any thread. */
+bool session_host_has_logins(const struct session_host *host);
+
+/* At the beginning of the turn: connections of users and to vhosts that are no more are closed. */
+void session_host_evict(struct session_host *host);
+
+/* Whether there is something to do for session_host_evict. Any thread. */
+bool session_host_has_evictions(const struct session_host *host);
 
 /* Pressure has come, changed or gone: publishers wait or go on, and are told if they want to know.
  */
