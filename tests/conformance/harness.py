@@ -20,6 +20,7 @@ from client import TIMED_OUT, ChannelClosed, Connection, Failure
 
 TIME_LIMIT = 10.0  # seconds a scenario may take
 SIDE_BY_SIDE = 8  # scenarios at a time
+LOOPBACK = "127.0.0.1:0"
 SILENCE = 16  # scenarios in a row that wait in vain: the broker has stopped answering
 SCENARIOS = []
 
@@ -29,26 +30,29 @@ class Skip(Exception):
 
 
 class Scenario:
-    def __init__(self, name, run, not_rabbitmq, restarts, config):
+    def __init__(self, name, run, not_rabbitmq, restarts, config, prepare=None, listen=LOOPBACK):
         self.name, self.run, self.not_rabbitmq = name, run, not_rabbitmq
         self.has_own_broker, self.config = restarts or config is not None, config
+        self.prepare, self.listen = prepare, listen
 
 
-def scenario(function=None, *, not_rabbitmq=None, restarts=False, config=None):
+def scenario(function=None, *, not_rabbitmq=None, restarts=False, config=None, prepare=None,
+             listen=LOOPBACK):
     """Marks a scenario. not_rabbitmq says why RabbitMQ 3.10 does otherwise on purpose; with
     restarts it has a broker of its own, which it may end and start again; with config too, and
-    that is the text of its configuration file."""
+    that is the text of its configuration file. prepare does to RabbitMQ what the file does to us, and
+    says whether it could."""
     def register(function):
-        add(function.__name__, function, not_rabbitmq, restarts, config)
+        add(function.__name__, function, not_rabbitmq, restarts, config, prepare, listen)
         return function
     return register if function is None else register(function)
 
 
-def add(name, run, not_rabbitmq=None, restarts=False, config=None):
+def add(name, run, not_rabbitmq=None, restarts=False, config=None, prepare=None, listen=LOOPBACK):
     """A scenario made from a row of a table."""
     if any(known.name == name for known in SCENARIOS):
         raise ValueError(f"two scenarios are called {name}")
-    SCENARIOS.append(Scenario(name, run, not_rabbitmq, restarts, config))
+    SCENARIOS.append(Scenario(name, run, not_rabbitmq, restarts, config, prepare, listen))
 
 
 class Broker:
@@ -151,8 +155,8 @@ def run_one(scenario, address, whippetd=None):
     """
     reason = None
     try:
-        broker = (OwnBroker(whippetd(scenario.config)) if scenario.has_own_broker
-                  else Broker(address))
+        broker = (OwnBroker(whippetd(scenario.config, scenario.listen))
+                  if scenario.has_own_broker and whippetd else Broker(address))
     except (Failure, OSError) as error:
         return f"starting: {error}"
     try:
@@ -185,16 +189,23 @@ def place(error):
 class Whippetd:
     """A broker of our own on a free port, with an empty data directory."""
 
-    def __init__(self, path, threads, config=None):
+    def __init__(self, path, threads, config=None, listen=LOOPBACK):
         self.folder = tempfile.TemporaryDirectory(prefix="whippet-conformance-")
         self.command = [path, "--data-dir", self.data_dir(),
-                        "--listen", "127.0.0.1:0", "--threads", str(threads)]
+                        "--listen", listen, "--threads", str(threads)]
         if config is not None:
             name = os.path.join(self.folder.name, "whippet.yaml")
             with open(name, "w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), 0o600)
                 file.write(config)
             self.command += ["--config", name]
-        self.process, self.is_asked_to_end = None, False
+        self.process, self.is_asked_to_end, self.log = None, False, None
+
+    def keep_log(self):
+        """From the next start on the log goes to a file. -> its name"""
+        name = os.path.join(self.folder.name, "log")
+        self.log = open(name, "a", encoding="utf-8")
+        return name
 
     def data_dir(self):
         return os.path.join(self.folder.name, "data")
@@ -203,7 +214,8 @@ class Whippetd:
         """-> its address"""
         self.is_asked_to_end = False
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log,
+            text=True)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, args=(self.process.stdout, self.lines),
                          daemon=True).start()
@@ -226,7 +238,7 @@ class Whippetd:
                 raise Failure("the broker did not say its port") from None
             if line is None:
                 raise Failure(f"the broker {ending(self.process.wait())} before it said its port")
-            found = re.search(r"127\.0\.0\.1:(\d+)", line)
+            found = re.search(r"(?:127\.0\.0\.1|0\.0\.0\.0|\[::\]):(\d+)", line)
             if found:
                 return "127.0.0.1", int(found.group(1))
 
@@ -255,6 +267,8 @@ class Whippetd:
     def end(self):
         """Nothing is left of it, neither process nor files."""
         self.kill()
+        if self.log:
+            self.log.close()
         self.folder.cleanup()
 
 
@@ -294,7 +308,8 @@ def run_all(scenarios, address, results, peer=None, whippetd=None):
     for entry in scenarios:
         if peer == "rabbitmq" and entry.not_rabbitmq:
             results.report(entry.name, skip=entry.not_rabbitmq)
-        elif entry.has_own_broker and not whippetd:
+        elif entry.has_own_broker and not whippetd and not (
+                peer == "rabbitmq" and entry.prepare and entry.prepare()):
             results.report(entry.name, skip="it needs a broker of its own: --whippetd is needed")
         else:
             work.put(entry)
