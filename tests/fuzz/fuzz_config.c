@@ -27,6 +27,11 @@ fuzz_seed(unsigned number, uint8_t *out, size_t capacity)
         "data_dir: /var/lib/whippet\nlisten:\n  - 127.0.0.1:5672\n  - \"[::1]:5672\"\n"
         "threads: 3\nheartbeat: 60s\nlog:\n  level: debug\n  format: json\n"
         "limits:\n  frame_max: 128KiB\n  memory: 1GiB\n  consumer_timeout: 30m\n",
+        "vhosts: [/a, {name: b}]\nloopback_users: []\nusers:\n  - name: anna\n    password: x\n"
+        "    tags: [a, b]\n    permissions:\n      - {vhost: /, configure: a, write: .*, read: "
+        "''}\n"
+        "    topic_permissions:\n      - {vhost: /, exchange: t, write: ^x, read: y}\n"
+        "  - {name: b, password_hash: ''}\n",
         "threads: [1, {a: b}]\nunknown: &anchor x\nlog: *anchor\n",
     };
     if (number >= sizeof(texts) / sizeof(texts[0]))

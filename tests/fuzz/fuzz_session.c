@@ -21,20 +21,33 @@ struct world {
     struct broker *broker;
     struct loop loop;
     struct session_host host;
+    struct access *access;
+    struct login_service *logins;
     int64_t now_ms;
     int client;
 };
 
-static bool
-let_in(void *context, struct slice user, struct slice password, bool is_loopback,
-       const char **reason)
+/* The user guest, whose password is known already: so that it needs no other thread to come in. */
+static void
+make_users(struct world *world)
 {
-    (void)context;
-    (void)user;
-    (void)password;
-    (void)is_loopback;
-    (void)reason;
-    return true;
+    const struct slice guest = SLICE("guest");
+    const struct access_expressions everything = {
+        .vhost = SLICE("/"),
+        .exchange = SLICE(""),
+        .texts = {SLICE(".*"), SLICE(".*"), SLICE(".*")},
+    };
+    char hash[PASSWORD_HASH_MAX], error[ACCESS_ERROR_MAX];
+    world->access = access_new();
+    FUZZ_REQUIRE(world->access != NULL);
+    FUZZ_REQUIRE(password_hash(PASSWORD_SHA256, guest, hash) == 0);
+    FUZZ_REQUIRE(access_user_set(world->access, guest, slice_from(hash), SLICE(""), error) == 0);
+    FUZZ_REQUIRE(access_permissions_set(world->access, guest, &everything, error) == 0);
+    struct access_user *user = access_user_find(world->access, guest);
+    FUZZ_REQUIRE(access_verify_password(world->access, user, guest));
+    access_user_unref(user);
+    world->logins = login_service_new(world->access);
+    FUZZ_REQUIRE(world->logins != NULL);
 }
 
 static void
@@ -65,6 +78,7 @@ turn(struct world *world)
 {
     struct shard *shard = world->broker->shards[0];
     for (int turns = 0; turns < TURNS_MAX; turns++) {
+        session_host_login(&world->host);
         bool has_more = shard_run(shard);
         has_more |= session_host_flush(&world->host);
         session_host_submit(&world->host);
@@ -93,9 +107,10 @@ begin(struct world *world)
     world->broker = broker_new(1);
     FUZZ_REQUIRE(world->broker != NULL);
     FUZZ_REQUIRE(catalogue_vhost_add(world->broker->catalogue, SLICE("/")) == 0);
+    make_users(world);
     FUZZ_REQUIRE(loop_init(&world->loop, NULL, NULL) == 0);
     FUZZ_REQUIRE(session_host_init(&world->host, world->broker->shards[0], &world->loop, &limits,
-                                   let_in, NULL)
+                                   world->access, world->logins)
                  == 0);
     shard_set_host(world->broker->shards[0], (struct client_ops){.receive = channel_receive},
                    no_wake, NULL);
@@ -114,7 +129,9 @@ end(struct world *world)
     world->client = -1;
     turn(world);
     FUZZ_REQUIRE(world->host.connection_count == 0);
+    login_service_free(world->logins);
     session_host_fini(&world->host);
+    access_free(world->access);
     broker_free(world->broker);
     loop_fini(&world->loop);
 }
