@@ -5,8 +5,6 @@
 #include <signal.h>
 #include <stdlib.h>
 
-#include "base/log.h"
-
 struct login_service {
     struct access *access;
     struct failures failures;
@@ -74,21 +72,28 @@ run(void *context)
     return NULL;
 }
 
-/* With the mutex. Signals are for the first thread. */
-static bool
+/* With the mutex. Signals are for the first thread. -errno. */
+static int
 start(struct login_service *service)
 {
     sigset_t all, before;
     if (service->has_thread)
-        return true;
+        return 0;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
-    int status = pthread_create(&service->thread, NULL, run, service);
+    int status = -pthread_create(&service->thread, NULL, run, service);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     service->has_thread = status == 0;
-    if (status != 0)
-        log_error("no thread for logins", LOG_ERRNO("reason", status));
-    return service->has_thread;
+    return status;
+}
+
+int
+login_service_start(struct login_service *service)
+{
+    pthread_mutex_lock(&service->mutex);
+    int status = start(service);
+    pthread_mutex_unlock(&service->mutex);
+    return status;
 }
 
 bool
@@ -97,7 +102,8 @@ login_submit(struct login_service *service, struct login_job *job)
     job->next = NULL;
     job->is_right = false;
     pthread_mutex_lock(&service->mutex);
-    bool is_taken = !service->is_ending && service->waiting < LOGIN_QUEUE_MAX && start(service);
+    bool is_taken =
+        !service->is_ending && service->waiting < LOGIN_QUEUE_MAX && start(service) == 0;
     if (is_taken) {
         *service->last = job;
         service->last = &job->next;

@@ -28,8 +28,12 @@ struct login_job {
 
 struct login_service;
 
-/* Its thread starts with the first job. The access is lent. NULL: out of memory. */
+/* The access is lent. NULL: out of memory. */
 struct login_service *login_service_new(struct access *access);
+
+/* Starts the thread, before the process gives up what that needs; else the first job does. -errno.
+ */
+MUST_CHECK int login_service_start(struct login_service *service);
 
 /* Ends the thread; what was not verified is done with. */
 void login_service_free(struct login_service *service);

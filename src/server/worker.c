@@ -435,6 +435,7 @@ server_run(struct server *server)
     int status = 0;
     sigset_t none;
     sigemptyset(&none);
+    status = login_service_start(server->logins);
     for (uint32_t i = 1; i < server->worker_count && status == 0; i++) {
         status = -pthread_create(&server->workers[i].thread, NULL, run_thread, &server->workers[i]);
         server->workers[i].is_started = status == 0;
