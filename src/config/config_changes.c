@@ -23,6 +23,8 @@ is_equal(const struct setting *setting, const struct settings *a, const struct s
     /* Beyond its count a list may hold what an option of the command line has replaced. */
     if (setting->type == SETTING_ADDRESSES)
         return addresses_are_equal(field_a, field_b);
+    if (setting->type == SETTING_LIST)
+        return setting_lists_equal(setting, a, b);
     return memcmp(field_a, field_b, setting->size) == 0;
 }
 
@@ -45,12 +47,14 @@ settings_next_change(const struct settings *before, const struct settings *after
 }
 
 void
-settings_take_live(struct settings *running, const struct settings *wanted)
+settings_take_live(struct settings *running, struct settings *wanted)
 {
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         const struct setting *setting = &setting_table[i];
 
-        if (setting->is_live)
+        if (setting->is_live && setting->type == SETTING_LIST)
+            setting_list_move(setting, running, wanted);
+        else if (setting->is_live)
             memcpy((char *)running + setting->offset, (const char *)wanted + setting->offset,
                    setting->size);
     }

@@ -86,6 +86,13 @@ MUST_CHECK bool setting_suggest(struct setting_key key, char out[SETTING_PATH_MA
 unsigned setting_distance(struct slice a, struct slice b);
 unsigned setting_tolerance(struct slice name);
 
+/* Whether the lists of this setting (of type SETTING_LIST) are the same, item by item. */
+bool setting_lists_equal(const struct setting *setting, const struct settings *a,
+                         const struct settings *b);
+
+/* Frees the list that is there, and takes the other's over, who has none then. */
+void setting_list_move(const struct setting *setting, struct settings *to, struct settings *from);
+
 /* Frees the lists of these settings, but for those that the others share with them. */
 void setting_lists_drop(struct settings *settings, const struct settings *others);
 

@@ -210,6 +210,55 @@ setting_lists_drop(struct settings *settings, const struct settings *others)
     }
 }
 
+static bool lists_equal(const struct list_type *type, const struct config_list *a,
+                        const struct config_list *b);
+
+static bool
+items_equal(const struct list_type *type, void *a, void *b)
+{
+    for (size_t i = 0; i < type->field_count; i++) {
+        const struct list_field *field = &type->fields[i];
+
+        if (field->kind == FIELD_LIST) {
+            if (!lists_equal(field->items, list_in(field, a), list_in(field, b)))
+                return false;
+            continue;
+        }
+        const char *text_a = *text_in(field, a), *text_b = *text_in(field, b);
+        if (text_a == NULL || text_b == NULL ? text_a != text_b : strcmp(text_a, text_b) != 0)
+            return false;
+    }
+    return true;
+}
+
+static bool
+lists_equal(const struct list_type *type, const struct config_list *a, const struct config_list *b)
+{
+    /* A list that is there and empty is another than none. */
+    if (a->count != b->count || (a->items == NULL) != (b->items == NULL))
+        return false;
+    for (size_t i = 0; i < a->count; i++)
+        if (!items_equal(type, item_at(type, a, i), item_at(type, b, i)))
+            return false;
+    return true;
+}
+
+bool
+setting_lists_equal(const struct setting *setting, const struct settings *a,
+                    const struct settings *b)
+{
+    return lists_equal(items_of(setting), (const void *)((const char *)a + setting->offset),
+                       (const void *)((const char *)b + setting->offset));
+}
+
+void
+setting_list_move(const struct setting *setting, struct settings *to, struct settings *from)
+{
+    free_list(items_of(setting), setting_list(setting, to));
+    *setting_list(setting, to) = *setting_list(setting, from);
+    *setting_list(setting, from) = (struct config_list){.count = 0};
+}
+
 /* --- Messages --------------------------------------------------------------------------------- */
 
 enum { PATH_MAX_SIZE = 2 * SETTING_PATH_MAX };

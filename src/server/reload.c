@@ -1,9 +1,12 @@
 /* Reading the configuration again: see the header. */
 #include "server/reload.h"
 
+#include <stdio.h>
+
 #include "base/log.h"
 #include "server/supervisor.h"
 #include "server/tls_settings.h"
+#include "server/users.h"
 #include "store/log.h"
 
 /* --- The parts of the broker that are given new settings -------------------------------------- */
@@ -67,6 +70,16 @@ apply_tls(struct server *server, const struct settings *settings, char error[REL
     return tls_settings_apply(settings, server, error);
 }
 
+static int
+apply_users(struct server *server, const struct settings *settings, char error[RELOAD_ERROR_MAX])
+{
+    char text[USERS_ERROR_MAX];
+    if (users_apply(server, settings, text) == 0)
+        return 0;
+    snprintf(error, RELOAD_ERROR_MAX, "%.*s", RELOAD_ERROR_MAX - 1, text);
+    return -1;
+}
+
 /* Each is called at every reload, changed or not, since files that a setting only names may have
  * changed. 0, or -1 with one line why the old is kept. The log comes last: what is done before is
  * told as loudly as before. */
@@ -76,7 +89,7 @@ static const struct {
                  char error[RELOAD_ERROR_MAX]);
 } parts[] = {
     {"limits", apply_limits}, {"proxies", apply_proxies}, {"watermarks", apply_watermarks},
-    {"tls", apply_tls},       {"log", apply_log},
+    {"tls", apply_tls},       {"users", apply_users},     {"log", apply_log},
 };
 
 /* --- Reading and telling ---------------------------------------------------------------------- */
@@ -109,7 +122,7 @@ tell_changes(const struct settings *before, const struct settings *after)
 }
 
 static void
-apply(struct reload *reload, const struct settings *wanted)
+apply(struct reload *reload, struct settings *wanted)
 {
     /* When the log becomes less talkative, these lines are still wanted; when it becomes more so,
      * they are already. */
@@ -142,5 +155,6 @@ reload_now(void *context)
         apply(reload, &wanted);
     else
         tell_errors(&errors);
+    settings_fini(&wanted);
     supervisor_tell("READY=1"); /* with the old or the new, it serves */
 }

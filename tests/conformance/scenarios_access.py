@@ -5,6 +5,7 @@ to call rabbitmqctl; a broker of ours gets them through its configuration file.
 """
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import time
@@ -611,3 +612,111 @@ def users_of_the_file_leave_nothing_behind(s):
     connection.say("connection.tune-ok", channel_max=10, frame_max=131072, heartbeat=0)
     connection.say("connection.open", virtual_host="/v")  # is still there, and guest is not let in
     connection.refused(530, "access to vhost '/v' refused for user 'guest'", by="connection.open")
+
+
+# --- Reading the file again -----------------------------------------------------------------------
+
+ONE = ("users: [{{name: u, password: p, permissions: [{{vhost: /, configure: .*, write: {write}, "
+       "read: .*}}]}}{more}]\n")
+
+
+def read_again(s, config):
+    """The broker is told to read this as its configuration, which it finds whole at any time."""
+    path = s.whippetd.command[s.whippetd.command.index("--config") + 1]
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(config)
+    os.replace(path + ".new", path)
+    s.whippetd.process.send_signal(signal.SIGHUP)
+
+
+def until(condition, what):
+    end = time.monotonic() + 8
+    while not condition():
+        if time.monotonic() > end:
+            raise Failure(f"in vain waited for: {what}")
+        time.sleep(0.01)
+
+
+def may_log_in(s, user, password="p"):
+    connection = s.socket().handshake(user=user, password=password, until="start")
+    try:
+        connection.expect("connection.tune")
+        return True
+    except (Failure, ConnectionClosed):
+        return False
+    finally:
+        connection.drop()
+
+
+@scenario(config=ONE.format(write=".*", more=""))
+def permissions_change_under_open_channels(s):
+    channel = s.channel(user="u", password="p")
+    queue = s.queue(channel)
+    channel.publish(queue, "one")
+    channel.got(queue, "one")
+    read_again(s, ONE.format(write="^$", more=""))
+
+    def is_refused():
+        other = s.channel(user="u", password="p")
+        try:
+            other.publish(queue, "two")
+            other.sync()
+            return False
+        except ChannelClosed:
+            return True
+    until(is_refused, "the permission to go")
+    channel.publish(queue, "three")  # what the channel remembers is of no use any more
+    channel.refused(403, refused("exchange", "amq.default", "u"), by="basic.publish")
+    s.queues.clear()
+
+
+@scenario(config=ONE.format(write=".*", more=", {name: v, password: p}"))
+def who_is_taken_from_the_file_is_disconnected(s):
+    gone = s.connect(user="u", password="p")
+    read_again(s, ONE.format(write=".*", more="").replace("name: u", "name: w"))
+    gone.refused(320, "user 'u' is deleted", by="")
+    s.channel(user="w", password="p").sync()
+    if may_log_in(s, "v"):
+        raise Failure("v may still log in")
+
+
+@scenario(config=ONE.format(write=".*", more=""))
+def a_file_with_an_error_changes_no_user(s):
+    connection = s.connect(user="u", password="p")
+    read_again(s, "users: [{name: x}]\n")
+    read_again(s, "users: nonsense\n")
+    until(lambda: may_log_in(s, "u"), "u to log in")
+    connection.channel().sync()
+    if may_log_in(s, "x"):
+        raise Failure("x may log in")
+
+
+@scenario(config=ONE.format(write=".*", more=""))
+def a_password_changes_for_who_comes_and_not_for_who_is_there(s):
+    connection = s.connect(user="u", password="p")
+    read_again(s, ONE.format(write=".*", more="").replace("password: p", "password: new"))
+    until(lambda: may_log_in(s, "u", "new"), "the new password")
+    if may_log_in(s, "u", "p"):
+        raise Failure("the old password is still good")
+    connection.channel().sync()
+
+
+@scenario(config=ONE.format(write=".*", more="") + "vhosts: [a]\n")
+def a_vhost_is_made_when_the_file_names_it(s):
+    def both(vhosts):
+        return ("users: [{name: u, password: p, permissions: [{vhost: b, configure: .*, write: .*, "
+                f"read: .*}}, {{vhost: /, configure: .*, write: .*, read: .*}}]}}]\nvhosts: {vhosts}\n")
+    read_again(s, both("[a, b]"))
+
+    def is_there():
+        try:
+            s.connect(user="u", password="p", vhost="b").close()
+            return True
+        except (Failure, ConnectionClosed):
+            return False
+    until(is_there, "the vhost")
+    read_again(s, both("[]"))
+    until(lambda: may_log_in(s, "u"), "u")
+    if not is_there():
+        raise Failure("the vhost has gone with the file's line")

@@ -41,6 +41,26 @@ START_TEST(changes_are_told_as_they_are_written)
 }
 END_TEST
 
+START_TEST(lists_are_compared_item_by_item_and_tell_no_secret)
+{
+    const char *const text = "users: [{name: a, password: secret, tags: [x]}]\n"
+                             "loopback_users: []\n";
+    load(text);
+    ck_assert_str_eq(changes_text(), "users: a list of 0 -> a list of 1 live\n"
+                                     "loopback_users: a list of 0 -> a list of 0 live\n");
+    settings_take_live(&defaults, &settings);
+    ck_assert_ptr_null(settings.users.items); /* they have moved */
+    load(text);
+    ck_assert_str_eq(changes_text(), "");
+    load("users: [{name: a, password: Secret, tags: [x]}]\n");
+    ck_assert_str_eq(changes_text(), "users: a list of 1 -> a list of 1 live\n");
+    load("users: [{name: a, password: secret, tags: [x, y]}]\n");
+    ck_assert_str_eq(changes_text(), "users: a list of 1 -> a list of 1 live\n");
+    settings_fini(&settings);
+    settings_fini(&defaults);
+}
+END_TEST
+
 START_TEST(a_list_that_was_longer_once_is_the_same)
 {
     load("listen: [127.0.0.1:5672, localhost:1]\n");
@@ -92,6 +112,7 @@ main(void)
     tcase_add_checked_fixture(tests, set_up, NULL);
     tcase_add_test(tests, a_configuration_that_says_the_same_has_no_changes);
     tcase_add_test(tests, changes_are_told_as_they_are_written);
+    tcase_add_test(tests, lists_are_compared_item_by_item_and_tell_no_secret);
     tcase_add_test(tests, a_list_that_was_longer_once_is_the_same);
     tcase_add_test(tests, a_long_value_is_cut);
     tcase_add_test(tests, only_what_may_change_is_taken_over);
