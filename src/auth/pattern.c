@@ -7,6 +7,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 enum {
@@ -86,6 +87,17 @@ pattern_free(struct pattern *pattern)
     free(pattern);
 }
 
+/* Clients can cause it as often as they like. */
+static void
+tell_given_up(struct slice subject, int code)
+{
+    static _Thread_local struct log_rate rate = LOG_RATE(5, 10000);
+    if (log_rate_allows(&rate, clock_monotonic_ms()))
+        log_warn("the expression of a permission was given up: it needs too much work",
+                 LOG_SLICE("name", subject), LOG_INT("code", code),
+                 LOG_UINT("suppressed", log_rate_suppressed(&rate)));
+}
+
 bool
 pattern_matches(const struct pattern *pattern, struct slice subject)
 {
@@ -99,7 +111,6 @@ pattern_matches(const struct pattern *pattern, struct slice subject)
                              subject.size, 0, 0, data, pattern->limits);
     pcre2_match_data_free(data);
     if (status < PCRE2_ERROR_NOMATCH)
-        log_warn("the expression of a permission was given up: it needs too much work",
-                 LOG_SLICE("name", subject), LOG_INT("code", status));
+        tell_given_up(subject, status);
     return status >= 0;
 }
