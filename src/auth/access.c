@@ -165,6 +165,12 @@ access_generation(const struct access *access)
     return atomic_load_explicit(&access->generation, memory_order_acquire);
 }
 
+const _Atomic uint64_t *
+access_generation_place(const struct access *access)
+{
+    return &access->generation;
+}
+
 uint64_t
 access_deletions(const struct access *access)
 {

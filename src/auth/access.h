@@ -52,6 +52,9 @@ void access_free(struct access *access);
 /* The number of the present state. Any thread; cheap. */
 uint64_t access_generation(const struct access *access);
 
+/* Where that number is, for who compares it with every message. */
+const _Atomic uint64_t *access_generation_place(const struct access *access);
+
 /* How many users have ever been deleted: when it has changed, somebody may still be connected who
  * is no user any more. Any thread; cheap. */
 uint64_t access_deletions(const struct access *access);

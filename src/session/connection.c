@@ -675,6 +675,7 @@ session_host_init(struct session_host *host, struct shard *shard, struct loop *l
         .loop = loop,
         .limits = *limits,
         .access = access,
+        .access_generation = access_generation_place(access),
         .logins = logins,
         .user_deletions = access_deletions(access),
         .vhost_deletions = catalogue_vhost_deletions(shard->broker->catalogue),

@@ -14,6 +14,7 @@ forget_grants(struct permission_cache *cache)
     for (uint32_t i = 0; i < cache->count; i++)
         free(cache->grants[i]);
     cache->count = cache->next = 0;
+    cache->has_published = false;
 }
 
 void
@@ -170,6 +171,24 @@ permission_check_topic(struct channel *channel, enum access_permission permissio
                          "user '%s'",
                          SLICE_ARGS(routing_key), SLICE_ARGS(exchange), SLICE_ARGS(vhost),
                          connection->user);
+}
+
+int
+permission_check_publish(struct channel *channel, struct slice exchange, struct slice routing_key,
+                         struct amqp_error *error)
+{
+    struct connection *connection = channel->connection;
+    if (permission_check(channel, PERMISSION_EXCHANGE, ACCESS_WRITE, exchange, error) != 0)
+        return -1;
+    struct permission_cache *cache = connection->permissions;
+    if (cache->user != NULL
+        && !access_has_topic_permission(cache->user, vhost_name(connection->vhost), exchange)) {
+        memcpy(cache->published, exchange.data, exchange.size);
+        cache->published_size = (uint8_t)exchange.size;
+        cache->has_published = true;
+        return 0;
+    }
+    return permission_check_topic(channel, ACCESS_WRITE, exchange, routing_key, error);
 }
 
 bool

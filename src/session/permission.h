@@ -24,7 +24,27 @@ struct permission_cache {
     struct access_user *user; /* the snapshot of then; NULL: there is no such user any more */
     uint32_t count, next;     /* the next one to be replaced */
     struct grant *grants[PERMISSION_CACHE_MAX];
+    /* The exchange that was published to last, if any key may be. */
+    bool has_published;
+    uint8_t published_size;
+    char published[UINT8_MAX];
 };
+
+/* Whether the user may publish to the exchange with any key, as he did the last time. */
+static inline bool
+permission_is_as_before(const struct connection *connection, struct slice exchange)
+{
+    const struct permission_cache *cache = connection->permissions;
+    return cache != NULL && cache->has_published
+           && cache->generation
+                  == atomic_load_explicit(connection->host->access_generation, memory_order_acquire)
+           && cache->published_size == exchange.size
+           && memcmp(cache->published, exchange.data, exchange.size) == 0;
+}
+
+/* May the user publish it there with that key? Remembers it if the key is no matter. */
+MUST_CHECK int permission_check_publish(struct channel *channel, struct slice exchange,
+                                        struct slice routing_key, struct amqp_error *error);
 
 /* Whether the user has the permission. -1 with 403 "access to queue 'q' in vhost 'v' refused for
  * user 'u'". */

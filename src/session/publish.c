@@ -385,17 +385,6 @@ publish_message(struct channel *channel, struct message *message,
     return 0;
 }
 
-/* May the user publish it? */
-static int
-check_permission(struct channel *channel, const struct message *message, struct amqp_error *error)
-{
-    struct slice exchange = message_exchange(message);
-    if (permission_check(channel, PERMISSION_EXCHANGE, ACCESS_WRITE, exchange, error) != 0)
-        return -1;
-    return permission_check_topic(channel, ACCESS_WRITE, exchange, message_routing_key(message),
-                                  error);
-}
-
 static int
 publish_complete(struct channel *channel, struct amqp_error *error)
 {
@@ -406,7 +395,9 @@ publish_complete(struct channel *channel, struct amqp_error *error)
     publish->message = NULL;
     publish->is_expecting_body = false;
     (void)amqp_properties_decode(message_properties(message), &properties); /* found good before */
-    if (check_permission(channel, message, error) != 0) {
+    struct slice exchange = message_exchange(message);
+    if (UNLIKELY(!permission_is_as_before(channel->connection, exchange))
+        && permission_check_publish(channel, exchange, message_routing_key(message), error) != 0) {
         message_unref(message);
         return -1;
     }

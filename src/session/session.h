@@ -61,6 +61,7 @@ struct session_host {
     struct events events;
     uint32_t handshakes; /* steps of TLS handshakes in this turn */
     struct access *access;
+    const _Atomic uint64_t *access_generation; /* in there */
     struct login_service *logins;
     _Atomic(struct session_login *) logged_in; /* answers of the login thread */
     uint64_t user_deletions, vhost_deletions;  /* up to which connections were looked through */
