@@ -5,6 +5,7 @@
  * message as it comes. So an idle connection holds no buffer. */
 #include "session/connection.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -308,6 +309,14 @@ takes_input(const struct connection *connection)
            && connection->state < CONNECTION_REFUSED && !is_held(connection);
 }
 
+/* What was read before comes first: so the kept input is never more than one reading and a partial
+ * frame, for which the read buffer has room. */
+static bool
+may_read(const struct connection *connection)
+{
+    return takes_input(connection) && !connection->has_input_left;
+}
+
 /* One step of parsing at `data`: returns the bytes that were taken, 0: there is not enough. */
 static size_t
 parse_step(struct connection *connection, const uint8_t *data, size_t size)
@@ -375,6 +384,7 @@ static size_t
 fetch_input(struct connection *connection)
 {
     size_t size = connection->input.size;
+    assert(size <= connection->host->read_buffer_size);
     if (size > 0)
         memcpy(connection->host->read_buffer, connection->input.data, size);
     return size;
@@ -384,9 +394,10 @@ static void
 watch(struct connection *connection)
 {
     uint32_t events = 0;
-    if (takes_input(connection) || connection->state == CONNECTION_ENDING)
+    if (may_read(connection) || connection->state == CONNECTION_ENDING)
         events |= EPOLLIN;
-    if ((output_pending(&connection->output) > 0 && !stream_wants_read(&connection->stream))
+    if ((output_pending(&connection->output) > 0 && connection->gate == 0
+         && !stream_wants_read(&connection->stream))
         || stream_wants_write(&connection->stream))
         events |= EPOLLOUT;
     if (connection->state != CONNECTION_ENDED
@@ -400,6 +411,7 @@ read_input(struct connection *connection)
     struct session_host *host = connection->host;
     size_t kept = fetch_input(connection);
     bool was_handshaking = connection->stream.is_handshaking;
+    assert(kept <= host->read_buffer_size - SESSION_READ_MAX);
     ssize_t count = stream_read(&connection->stream, host->read_buffer + kept, SESSION_READ_MAX);
     host->handshakes += was_handshaking;
     if (was_handshaking || stream_wants_read(&connection->stream)
@@ -454,7 +466,7 @@ on_events(struct io *io, uint32_t events)
         return; /* the event comes again in the next turn */
     if (connection->state == CONNECTION_ENDING)
         drain_input(connection);
-    else if (!connection->is_waiting)
+    else if (may_read(connection))
         read_input(connection);
     else if ((events & (EPOLLERR | EPOLLHUP)) != 0)
         connection_break(connection, "the socket broke");
@@ -846,14 +858,16 @@ flush_connection(struct connection *connection)
         connection_resume(connection);
         if (stream_has_buffered(&connection->stream))
             connection_dirty(connection);
-    } else if (stream_has_buffered(&connection->stream) && takes_input(connection)) {
+    } else if (stream_has_buffered(&connection->stream) && may_read(connection)) {
         read_input(connection); /* epoll knows nothing of it */
     }
     struct list *node;
     while ((node = list_pop_front(&connection->confirming)) != NULL)
         channel_flush_confirms(LIST_ENTRY(node, struct channel, confirm_link));
-    if (!connection->is_broken && is_gated(connection))
+    if (!connection->is_broken && is_gated(connection)) {
+        watch(connection);
         return;
+    }
     if (!connection->is_broken && output_pending(&connection->output) > 0) {
         size_t before = output_pending(&connection->output);
         connection->has_sent = true;

@@ -57,7 +57,8 @@ struct connection {
     bool is_waiting;      /* for another shard's answer: no input is looked at meanwhile */
     bool is_broken;       /* to be given up at the end of the turn: out of memory, socket error */
     bool has_sent;        /* since the last tick */
-    bool is_loopback, has_input_left;
+    bool is_loopback;
+    bool has_input_left;  /* input that was read waits in `input`: no more is read before it */
     bool has_published;   /* so it waits under pressure */
     bool is_told_blocked; /* connection.blocked was sent, unblocked not yet */
     uint64_t gate;        /* output waits until the definitions are durable up to this change */
@@ -89,12 +90,13 @@ struct connection {
  * broken now. */
 uint8_t *connection_reserve(struct connection *connection, size_t size);
 
-/* There is something to do for it at the end of the turn. */
+/* There is something to do for it at the end of the turn. One that is behind its gate comes out
+ * from among the gated, since its input goes on. */
 static inline void
 connection_dirty(struct connection *connection)
 {
-    if (!list_is_linked(&connection->dirty_link))
-        list_push_back(&connection->host->dirty, &connection->dirty_link);
+    if (!list_is_linked(&connection->dirty_link) || connection->gate != 0)
+        list_move_back(&connection->host->dirty, &connection->dirty_link);
 }
 
 /* What is answered from here on says that the definitions are changed: it must not go out before

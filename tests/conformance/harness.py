@@ -199,12 +199,12 @@ class Whippetd:
                 os.fchmod(file.fileno(), 0o600)
                 file.write(config)
             self.command += ["--config", name]
-        self.process, self.is_asked_to_end, self.log = None, False, None
+        self.process, self.is_asked_to_end, self.log_file = None, False, None
 
     def keep_log(self):
         """From the next start on the log goes to a file. -> its name"""
         name = os.path.join(self.folder.name, "log")
-        self.log = open(name, "a", encoding="utf-8")
+        self.log_file = open(name, "a", encoding="utf-8")
         return name
 
     def data_dir(self):
@@ -214,7 +214,7 @@ class Whippetd:
         """-> its address"""
         self.is_asked_to_end = False
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log,
+            self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log_file,
             text=True)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, args=(self.process.stdout, self.lines),
@@ -267,8 +267,8 @@ class Whippetd:
     def end(self):
         """Nothing is left of it, neither process nor files."""
         self.kill()
-        if self.log:
-            self.log.close()
+        if self.log_file:
+            self.log_file.close()
         self.folder.cleanup()
 
 
