@@ -39,6 +39,7 @@ struct publish {
     struct message *message; /* its body is filled by the body frames */
     uint32_t body_received;
     bool is_expecting_header, is_expecting_body, mandatory;
+    bool is_counted_as_it_comes; /* a large body: memory is counted by what has come of it */
     bool is_bad; /* its properties are wrong: the channel is closed when it is complete */
 };
 
@@ -118,6 +119,9 @@ int publish_body(struct channel *channel, struct slice bytes, struct amqp_error 
 /* Copies what points into the input, which goes away. -ENOMEM. */
 MUST_CHECK int publish_keep(struct channel *channel);
 void publish_drop(struct channel *channel);
+
+/* Bytes of body that the content under way has yet to bring. */
+uint64_t publish_left(const struct channel *channel);
 
 /* Routes and sends a complete message (owned); its properties are those that it holds. -1 with the
  * error. */

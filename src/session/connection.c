@@ -11,12 +11,27 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "store/definitions.h"
 #include "session/channel.h"
 #include "session/login.h"
 #include "session/permission.h"
+
+enum {
+    SILENT_TICKS_MAX = 4, /* half heartbeat intervals */
+    /* Probes of a closed window that the other machine has not answered, until it is given up. */
+    UNANSWERED_PROBES = 2,
+    /* So much unread input, and the window may be too small for another heartbeat. */
+    UNREAD_INPUT_MAX = 32 * 1024,
+    /* While publishers wait, so much beyond the contents that a connection has begun is read. */
+    FINISH_SLACK = 1024 * 1024,
+};
 
 static void on_events(struct io *io, uint32_t events);
 static void parse(struct connection *connection, const uint8_t *data, size_t size);
@@ -119,6 +134,21 @@ decode_method(struct connection *connection, struct slice payload, union amqp_me
     return info;
 }
 
+/* Does the method change the catalogue, or make a queue work for it? */
+static bool
+is_costly(uint32_t method_id)
+{
+    switch (method_id) {
+    case AMQP_basic_publish:
+    case AMQP_basic_ack:
+    case AMQP_basic_nack:
+    case AMQP_basic_reject:
+        return false;
+    default:
+        return true;
+    }
+}
+
 static void
 on_method(struct connection *connection, uint16_t number, struct slice payload)
 {
@@ -152,6 +182,8 @@ on_method(struct connection *connection, uint16_t number, struct slice payload)
         }
         return;
     }
+    if (is_costly(info->id))
+        connection->slice_work += SESSION_COSTLY_FRAMES;
     if (channel_method(channel, info, &method, &error) != 0)
         method_error(connection, channel, &error, info);
 }
@@ -295,18 +327,28 @@ bad_frame(struct connection *connection, enum amqp_frame_result result, const ui
     connection_fail(connection, &error);
 }
 
-/* Its input waits, because it publishes and something is short. */
+/* The client does not take its answers: no more are made. */
+static bool
+is_unread(const struct connection *connection)
+{
+    return output_pending(&connection->output) >= SESSION_OUTPUT_MAX;
+}
+
+/* Its input waits, because it publishes and something is short. Contents that have begun are still
+ * taken to their end: they hold memory that nobody can consume before. */
 static bool
 is_held(const struct connection *connection)
 {
-    return connection->host->pressure != 0 && connection->has_published;
+    return connection->host->pressure != 0 && connection->has_published
+           && (connection->unfinished == 0 || connection->finish_left == 0);
 }
 
 static bool
 takes_input(const struct connection *connection)
 {
     return !connection->is_waiting && !connection->is_broken
-           && connection->state < CONNECTION_REFUSED && !is_held(connection);
+           && connection->state < CONNECTION_REFUSED && !is_held(connection)
+           && !is_unread(connection);
 }
 
 /* What was read before comes first: so the kept input is never more than one reading and a partial
@@ -361,11 +403,29 @@ keep_rest(struct connection *connection, const uint8_t *data, size_t size)
             connection_break(connection, "out of memory");
 }
 
+/* Has the connection had its share of the turn? *began_ns is 0 until the clock is looked at first,
+ * which a few frames never make it be. */
+static bool
+is_slice_over(struct connection *connection, int64_t *began_ns)
+{
+    if (LIKELY(++connection->slice_work < SESSION_FRAMES_PER_LOOK))
+        return false;
+    connection->slice_work = 0;
+    int64_t now_ns = clock_monotonic_ns();
+    if (*began_ns == 0)
+        *began_ns = now_ns;
+    return now_ns - *began_ns >= SESSION_SLICE_US * 1000LL;
+}
+
 /* `data` is not in connection->input. */
 static void
 parse(struct connection *connection, const uint8_t *data, size_t size)
 {
-    while (size > 0 && takes_input(connection)) {
+    int64_t began_ns = 0;
+    bool is_over = false;
+    connection->slice_work = 0;
+    while (size > 0 && takes_input(connection)
+           && !(is_over = is_slice_over(connection, &began_ns))) {
         size_t taken = parse_step(connection, data, size);
         if (taken == 0)
             break;
@@ -375,6 +435,10 @@ parse(struct connection *connection, const uint8_t *data, size_t size)
     if (connection->state >= CONNECTION_REFUSED || connection->is_broken)
         size = 0;
     keep_rest(connection, data, size);
+    if (is_over && size > 0) {
+        connection->has_input_left = connection->is_sliced = true;
+        connection_dirty(connection);
+    }
 }
 
 /* --- Input ------------------------------------------------------------------------------------ */
@@ -426,6 +490,8 @@ read_input(struct connection *connection)
     }
     connection->silent_ticks = 0;
     connection->received_bytes += (uint64_t)count;
+    connection->finish_left -=
+        (uint64_t)count < connection->finish_left ? (uint64_t)count : connection->finish_left;
     parse(connection, host->read_buffer, kept + (size_t)count);
 }
 
@@ -474,13 +540,34 @@ on_events(struct io *io, uint32_t events)
 
 /* --- Timers ----------------------------------------------------------------------------------- */
 
+/* Is the client gone whose input is not read? The kernel knows more. Of one that is held, which may
+ * itself be stuck in writing: whether the other machine still acknowledges. Of one that does not
+ * take its output: whether anything came, unless so much has that more may not fit. */
+static bool
+is_gone_unread(struct connection *connection)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof(info);
+    int unread = 0;
+    uint32_t interval_ms = connection->heartbeat_s * 1000U;
+    if (getsockopt(connection->io.fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0)
+        return false; /* no TCP: the other end is on this machine, and the socket would break */
+    if (info.tcpi_last_ack_recv > 2 * interval_ms
+        && (info.tcpi_unacked > 0 || info.tcpi_probes >= UNANSWERED_PROBES))
+        return true;
+    if (is_held(connection) || info.tcpi_last_data_recv <= 2 * interval_ms)
+        return false;
+    return ioctl(connection->io.fd, FIONREAD, &unread) == 0 && unread < UNREAD_INPUT_MAX;
+}
+
 /* Half a heartbeat interval is over. Two intervals without a byte from the client: it is gone. */
 static void
 on_heartbeat_tick(struct connection *connection, int64_t now_ms)
 {
-    if (is_held(connection))
-        connection->silent_ticks = 0; /* it is not read, so nobody knows */
-    else if (++connection->silent_ticks > 4) {
+    bool is_looked_at = may_read(connection);
+    if (!is_looked_at)
+        connection->silent_ticks = 0;
+    if (is_looked_at ? ++connection->silent_ticks > SILENT_TICKS_MAX : is_gone_unread(connection)) {
         EVENT_LOG(connection->host, EVENT_ENDED, LOG_LEVEL_WARN, "missed heartbeats from client",
                   CONNECTION_WHO(connection), LOG_UINT("timeout_s", connection->heartbeat_s),
                   CONNECTION_LIFE(connection));
@@ -488,7 +575,7 @@ on_heartbeat_tick(struct connection *connection, int64_t now_ms)
         connection_dirty(connection);
         return;
     }
-    if (!connection->has_sent) {
+    if (!connection->has_sent && output_pending(&connection->output) == 0) {
         uint8_t *room = connection_reserve(connection, sizeof(amqp_heartbeat_frame));
         if (room != NULL) {
             memcpy(room, amqp_heartbeat_frame, sizeof(amqp_heartbeat_frame));
@@ -827,14 +914,31 @@ connection_publishes(struct connection *connection)
     tell_pressure(connection);
 }
 
+/* What a connection may still send to finish the contents that it has begun: those of several
+ * channels are mixed with new ones, hence twice. */
+static uint64_t
+finish_allowance(const struct connection *connection)
+{
+    uint64_t left = 0;
+    if (connection->unfinished == 0)
+        return 0;
+    for (uint32_t i = 0; i < connection->channel_capacity; i++)
+        if (connection->channels[i] != NULL)
+            left += publish_left(connection->channels[i]);
+    return 2 * left + FINISH_SLACK;
+}
+
 void
 session_host_press(struct session_host *host, uint32_t pressure)
 {
+    bool is_new = host->pressure == 0;
     host->pressure = pressure;
     LIST_FOR_EACH (node, &host->connections) {
         struct connection *connection = LIST_ENTRY(node, struct connection, link);
         if (!connection->has_published)
             continue;
+        if (is_new)
+            connection->finish_left = finish_allowance(connection);
         tell_pressure(connection);
         connection_dirty(connection); /* to be watched for other events, or to go on */
     }
@@ -851,21 +955,30 @@ report_credit(struct connection *connection)
         consumer_report(LIST_ENTRY(node, struct consumer, owing_link));
 }
 
+/* It goes on at once, or is watched for what lets it go on. */
+static void
+watch_or_go_on(struct connection *connection)
+{
+    if ((connection->has_input_left && takes_input(connection))
+        || (stream_has_buffered(&connection->stream) && may_read(connection)))
+        connection_dirty(connection);
+    watch(connection);
+}
+
 static void
 flush_connection(struct connection *connection)
 {
-    if (!connection->is_waiting && connection->has_input_left && takes_input(connection)) {
+    if (connection->has_input_left && !connection->is_sliced && takes_input(connection))
         connection_resume(connection);
-        if (stream_has_buffered(&connection->stream))
-            connection_dirty(connection);
-    } else if (stream_has_buffered(&connection->stream) && may_read(connection)) {
+    else if (stream_has_buffered(&connection->stream) && !connection->is_sliced
+             && may_read(connection))
         read_input(connection); /* epoll knows nothing of it */
-    }
+    connection->is_sliced = false;
     struct list *node;
     while ((node = list_pop_front(&connection->confirming)) != NULL)
         channel_flush_confirms(LIST_ENTRY(node, struct channel, confirm_link));
     if (!connection->is_broken && is_gated(connection)) {
-        watch(connection);
+        watch_or_go_on(connection);
         return;
     }
     if (!connection->is_broken && output_pending(&connection->output) > 0) {
@@ -887,7 +1000,7 @@ flush_connection(struct connection *connection)
         return;
     }
     report_credit(connection);
-    watch(connection);
+    watch_or_go_on(connection);
 }
 
 bool

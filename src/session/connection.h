@@ -54,13 +54,17 @@ struct connection {
     uint8_t state; /* enum connection_state */
     uint8_t capabilities;
     uint8_t silent_ticks; /* half heartbeat intervals without input */
+    uint8_t slice_work;   /* frames since the clock was looked at */
     bool is_waiting;      /* for another shard's answer: no input is looked at meanwhile */
     bool is_broken;       /* to be given up at the end of the turn: out of memory, socket error */
     bool has_sent;        /* since the last tick */
     bool is_loopback;
     bool has_input_left;  /* input that was read waits in `input`: no more is read before it */
+    bool is_sliced;       /* its share of this turn is used up */
     bool has_published;   /* so it waits under pressure */
     bool is_told_blocked; /* connection.blocked was sent, unblocked not yet */
+    uint32_t unfinished;  /* contents of which body is still to come */
+    uint64_t finish_left; /* under pressure: bytes that it may still send to finish them */
     uint64_t gate;        /* output waits until the definitions are durable up to this change */
     uint32_t body_left;   /* of a body frame of which a part has come; with its end octet */
     uint16_t body_channel;

@@ -329,6 +329,11 @@ deliver_message(struct channel *channel, const struct mail *mail)
         connection_break(connection, "out of memory");
         return;
     }
+    if (!is_get && consumer->is_reply_to
+        && output_pending(&connection->output) > SESSION_REPLIES_MAX) {
+        connection_break(connection, "the client does not take its direct replies");
+        return;
+    }
     if (is_get) {
         send_get_ok(channel, delivery_tag, delivery);
         channel_answered(channel);

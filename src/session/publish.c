@@ -5,6 +5,7 @@
 
 #include "amqp/table.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "broker/departure.h"
 #include "session/channel.h"
 #include "session/permission.h"
@@ -12,6 +13,10 @@
 enum {
     KEYS_MAX = 1024,                 /* routing keys in CC and BCC */
     CONTENT_MAX = 512 * 1024 * 1024, /* of a body, whatever is configured */
+    /* The memory of larger bodies counts as it fills: what is only announced costs the client
+     * nothing, and must not make publishers wait. (It costs the machine nothing either: pages that
+     * were not written to.) */
+    COUNT_WHOLE_MAX = 128 * 1024,
 };
 
 /* The longest time to live: a hundred years would be 3153600000000; this is RabbitMQ's limit. */
@@ -66,13 +71,25 @@ header_is_here(struct channel *channel)
     }
 }
 
+uint64_t
+publish_left(const struct channel *channel)
+{
+    const struct publish *publish = &channel->publish;
+    return publish->is_expecting_body ? publish->message->body_size - publish->body_received : 0;
+}
+
 void
 publish_drop(struct channel *channel)
 {
+    struct publish *publish = &channel->publish;
     header_is_here(channel);
-    if (channel->publish.message != NULL)
-        message_unref(channel->publish.message);
-    channel->publish = (struct publish){0};
+    if (publish->is_expecting_body)
+        channel->connection->unfinished--;
+    if (publish->is_counted_as_it_comes)
+        memory_count((int64_t)publish_left(channel));
+    if (publish->message != NULL)
+        message_unref(publish->message);
+    *publish = (struct publish){0};
 }
 
 /* --- The header ------------------------------------------------------------------------------- */
@@ -221,8 +238,14 @@ publish_header(struct channel *channel, struct slice payload, struct amqp_error 
     if (has_bcc)
         publish->message->flags |= MESSAGE_HAS_BCC;
     publish->body_received = 0;
-    publish->is_expecting_body = header.body_size > 0;
-    return publish->is_expecting_body ? 0 : publish_complete(channel, error);
+    if (header.body_size == 0)
+        return publish_complete(channel, error);
+    publish->is_expecting_body = true;
+    connection->unfinished++;
+    publish->is_counted_as_it_comes = header.body_size > COUNT_WHOLE_MAX;
+    if (publish->is_counted_as_it_comes)
+        memory_count(-(int64_t)header.body_size);
+    return 0;
 }
 
 /* --- The body --------------------------------------------------------------------------------- */
@@ -237,7 +260,13 @@ publish_body(struct channel *channel, struct slice bytes, struct amqp_error *err
                              "content body frame exceeds remaining content size");
     memcpy(message_body_data(message) + publish->body_received, bytes.data, bytes.size);
     publish->body_received += (uint32_t)bytes.size;
-    return publish->body_received < message->body_size ? 0 : publish_complete(channel, error);
+    if (publish->is_counted_as_it_comes)
+        memory_count((int64_t)bytes.size);
+    if (publish->body_received < message->body_size)
+        return 0;
+    publish->is_expecting_body = publish->is_counted_as_it_comes = false;
+    channel->connection->unfinished--;
+    return publish_complete(channel, error);
 }
 
 /* --- Complete --------------------------------------------------------------------------------- */
@@ -393,7 +422,6 @@ publish_complete(struct channel *channel, struct amqp_error *error)
     struct amqp_properties properties;
     bool mandatory = publish->mandatory, is_bad = publish->is_bad;
     publish->message = NULL;
-    publish->is_expecting_body = false;
     (void)amqp_properties_decode(message_properties(message), &properties); /* found good before */
     struct slice exchange = message_exchange(message);
     if (UNLIKELY(!permission_is_as_before(channel->connection, exchange))

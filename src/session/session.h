@@ -17,10 +17,22 @@
 #include "session/route_cache.h"
 
 enum {
-    /* Bytes read from one connection in one turn: what others wait for at the most. */
+    /* Bytes read from one connection in one turn. */
     SESSION_READ_MAX = 128 * 1024,
+    /* How long one connection's input is worked on in one turn, when others wait: what is left
+     * comes in the next. The clock is looked at after so many frames; those that change the
+     * catalogue or search a queue count as several. */
+    SESSION_SLICE_US = 300,
+    SESSION_FRAMES_PER_LOOK = 16,
+    SESSION_COSTLY_FRAMES = 8,
     /* More output than this waiting for a socket: the connection's queues get no credit. */
     SESSION_OUTPUT_HIGH = 1024 * 1024,
+    /* And more than this: its input is not read, since every request would be answered into memory.
+     */
+    SESSION_OUTPUT_MAX = 4 * 1024 * 1024,
+    /* Direct replies come without being asked for and have no queue to wait in: a client that lets
+     * so much of them lie is given up. */
+    SESSION_REPLIES_MAX = 64 * 1024 * 1024,
     /* How long a client has to answer connection.close. */
     SESSION_CLOSE_TIMEOUT_MS = 30 * 1000,
     /* A pause before the socket of a refused login is closed, where the client cannot be told why;
