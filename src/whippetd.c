@@ -349,6 +349,19 @@ check_config(const struct settings *settings)
     return 0;
 }
 
+static void
+limit_catalogue(const struct settings *settings)
+{
+    const struct catalogue_limits limits = {
+        .queues = settings->limits.queues_per_vhost,
+        .exchanges = settings->limits.exchanges_per_vhost,
+        .bindings = settings->limits.bindings_per_vhost,
+        .consumers = settings->limits.consumers_per_vhost,
+        .queue_length_bytes = settings->limits.queue_length_bytes,
+    };
+    catalogue_set_limits(server.broker->catalogue, &limits);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -383,6 +396,7 @@ main(int argc, char **argv)
         server_fini(&server);
         return 1;
     }
+    limit_catalogue(settings);
     server_trust_proxies(&server, &settings->proxy_protocol.trusted);
     server.on_reload = reload_now;
     server.reload_context = &reload;

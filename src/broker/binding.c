@@ -189,6 +189,7 @@ link_binding(struct binding *binding)
                                           : &binding->exchange->incoming,
                    &binding->destination_link);
     source->binding_count++;
+    source->vhost->bindings++;
     return 0;
 }
 
@@ -223,6 +224,15 @@ catalogue_bind(struct catalogue *catalogue, struct vhost *vhost,
         drop(binding);
         return 0;
     }
+    uint32_t limit = catalogue->limits.bindings;
+    if (limit > 0 && vhost->bindings >= limit) {
+        drop(binding);
+        amqp_error_set(error, AMQP_REPLY_PRECONDITION_FAILED,
+                       "cannot bind to exchange '%.*s': binding limit in vhost '%.*s' (%u) is "
+                       "reached",
+                       SLICE_ARGS(request->source), SLICE_ARGS(vhost->name), limit);
+        return -1;
+    }
     const struct exchange_type *type = ends.source->type;
     if (type->check != NULL && type->check(ends.source, binding, error) != 0) {
         drop(binding);
@@ -256,6 +266,7 @@ binding_free(struct catalogue *catalogue, struct binding *binding)
     list_remove(&binding->source_link);
     list_remove(&binding->destination_link);
     source->binding_count--;
+    source->vhost->bindings--;
     drop(binding);
 }
 

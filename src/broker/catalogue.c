@@ -91,6 +91,18 @@ catalogue_observe(struct catalogue *catalogue, struct catalogue_observer observe
 }
 
 void
+catalogue_set_limits(struct catalogue *catalogue, const struct catalogue_limits *limits)
+{
+    catalogue->limits = *limits;
+}
+
+const struct catalogue_limits *
+catalogue_limits(const struct catalogue *catalogue)
+{
+    return &catalogue->limits;
+}
+
+void
 catalogue_tell(struct catalogue *catalogue, const struct catalogue_event *event)
 {
     if (catalogue->observer.changed != NULL)
@@ -275,6 +287,13 @@ vhost_name(const struct vhost *vhost)
 }
 
 uint32_t
+vhost_add_consumers(struct vhost *vhost, int32_t change)
+{
+    return atomic_fetch_add_explicit(&vhost->consumers, (uint32_t)change, memory_order_relaxed)
+           + (uint32_t)change;
+}
+
+uint32_t
 vhost_id(const struct vhost *vhost)
 {
     return vhost->id;
@@ -293,6 +312,19 @@ queue_record_find(struct catalogue *catalogue, struct vhost *vhost, struct slice
 {
     (void)catalogue;
     return vhost_queue(vhost, name);
+}
+
+int
+queue_check_limit(struct catalogue *catalogue, struct vhost *vhost, struct slice name,
+                  struct amqp_error *error)
+{
+    uint32_t limit = catalogue->limits.queues;
+    if (limit == 0 || map_count(&vhost->queues) < limit)
+        return 0;
+    amqp_error_set(error, AMQP_REPLY_PRECONDITION_FAILED,
+                   "cannot declare queue '%.*s': queue limit in vhost '%.*s' (%u) is reached",
+                   SLICE_ARGS(name), SLICE_ARGS(vhost->name), limit);
+    return -1;
 }
 
 /* The options' slices point into some table; the same places in the copy of it. */
@@ -340,6 +372,9 @@ queue_record_insert(struct catalogue *catalogue, struct queue_record *record)
     int status = record->is_internal ? 0 : map_insert(&record->vhost->queues, record);
     if (status != 0)
         return status;
+    if (record->options.max_length_bytes < 0 && !record->is_internal
+        && catalogue->limits.queue_length_bytes > 0)
+        record->options.max_length_bytes = (int64_t)catalogue->limits.queue_length_bytes;
     catalogue_changed(catalogue);
     if (record->durable) {
         struct catalogue_event event = queue_event(record, CATALOGUE_QUEUE_ADDED);

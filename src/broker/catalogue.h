@@ -104,6 +104,16 @@ struct catalogue_observer {
 struct catalogue *catalogue_new(void);
 void catalogue_free(struct catalogue *catalogue);
 
+/* The most of each; 0: any number. */
+struct catalogue_limits {
+    uint32_t queues, exchanges, bindings, consumers; /* of a vhost */
+    uint64_t queue_length_bytes; /* of a queue that says nothing about it: x-max-length-bytes */
+};
+
+/* Set before anything is in the catalogue. What recovery brings is let in, whatever the limits. */
+void catalogue_set_limits(struct catalogue *catalogue, const struct catalogue_limits *limits);
+const struct catalogue_limits *catalogue_limits(const struct catalogue *catalogue);
+
 /* Set before the shards start (after recovery has filled the catalogue). */
 void catalogue_observe(struct catalogue *catalogue, struct catalogue_observer observer);
 
@@ -138,6 +148,9 @@ struct vhost *catalogue_vhost_find(struct catalogue *catalogue, struct slice nam
 void vhost_unref(struct vhost *vhost);
 struct vhost *vhost_ref(struct vhost *vhost);
 struct slice vhost_name(const struct vhost *vhost);
+
+/* Adds to the number of the vhost's consumers; how many there are then. Without the mutex. */
+uint32_t vhost_add_consumers(struct vhost *vhost, int32_t change);
 uint32_t vhost_id(const struct vhost *vhost); /* never reused while the broker runs */
 
 /* --- Exchanges and bindings: with the mutex held ---------------------------------------------- */
@@ -225,6 +238,10 @@ MUST_CHECK int catalogue_unbind(struct catalogue *catalogue, struct vhost *vhost
 
 struct queue_record *queue_record_find(struct catalogue *catalogue, struct vhost *vhost,
                                        struct slice name);
+
+/* May the vhost have one more queue? -1 with the error (406). */
+MUST_CHECK int queue_check_limit(struct catalogue *catalogue, struct vhost *vhost,
+                                 struct slice name, struct amqp_error *error);
 
 /* The record for a queue.declare that found none: copies name and arguments, parses nothing
  * (options come parsed). NULL: out of memory. The id is fresh unless one is given (recovery). */

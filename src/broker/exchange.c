@@ -349,6 +349,14 @@ exchange_declare(struct catalogue *catalogue, struct vhost *vhost,
                        "exchange name '%.*s' contains reserved prefix 'amq.*'", SLICE_ARGS(name));
         return -1;
     }
+    uint32_t limit = catalogue->limits.exchanges;
+    if (limit > 0 && map_count(&vhost->exchanges) >= limit) {
+        amqp_error_set(error, AMQP_REPLY_PRECONDITION_FAILED,
+                       "cannot declare exchange '%.*s' in vhost '%.*s': exchange limit of %u is "
+                       "reached",
+                       SLICE_ARGS(name), SLICE_ARGS(vhost->name), limit);
+        return -1;
+    }
     exchange = exchange_new(vhost, declaration, false, error);
     if (exchange == NULL)
         return -1;

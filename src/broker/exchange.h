@@ -25,6 +25,7 @@ struct catalogue {
     uint64_t state_mark;
     struct random random;
     struct catalogue_observer observer;
+    struct catalogue_limits limits;
     struct ref *orphans; /* stores of delayed exchanges that are no more */
     size_t orphan_capacity;
     _Atomic size_t orphan_count;
@@ -39,6 +40,8 @@ struct vhost {
     struct slice name;
     struct map exchanges;
     struct map queues; /* of struct queue_record, by name */
+    uint32_t bindings;
+    _Atomic uint32_t consumers;
 };
 
 /* Where a match goes: collects targets, each once. */

@@ -102,6 +102,20 @@ struct settings {
         uint64_t disk_free;           /* bytes */
         uint32_t consumer_timeout_ms; /* 0: none */
         uint32_t handshake_timeout_ms;
+        uint32_t handshakes; /* 0: any number, as all that follow but consumers_per_channel */
+        uint32_t connections;
+        uint32_t connections_per_user;
+        uint32_t connections_per_vhost;
+        uint32_t connections_per_address;
+        uint32_t queues_per_vhost;
+        uint32_t exchanges_per_vhost;
+        uint32_t bindings_per_vhost;
+        uint32_t consumers_per_vhost;
+        uint32_t consumers_per_connection;
+        uint32_t consumers_per_channel;
+        uint32_t unsettled_per_channel;
+        uint32_t header_size;        /* bytes */
+        uint64_t queue_length_bytes; /* bytes; 0: none */
     } limits;
     struct {
         struct networks trusted;

@@ -20,7 +20,16 @@ reload_limits(const struct settings *settings)
         .heartbeat_s = settings->heartbeat_s,
         .handshake_ms = settings->limits.handshake_timeout_ms,
         .message_size_max = settings->limits.message_size,
+        .header_size_max = settings->limits.header_size,
         .consumer_timeout_ms = settings->limits.consumer_timeout_ms,
+        .consumers_per_channel = settings->limits.consumers_per_channel,
+        .consumers_per_connection = settings->limits.consumers_per_connection,
+        .unsettled_per_channel = settings->limits.unsettled_per_channel,
+        .admission = {.connections = settings->limits.connections,
+                      .per_user = settings->limits.connections_per_user,
+                      .per_vhost = settings->limits.connections_per_vhost,
+                      .per_address = settings->limits.connections_per_address,
+                      .handshakes = settings->limits.handshakes},
     };
 }
 

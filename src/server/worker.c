@@ -33,13 +33,28 @@ hand_over(struct worker *worker, int fd, const struct address *peer, struct tls_
     loop_wake(&worker->loop);
 }
 
+/* Takes what was handed over, the oldest first. */
+static struct handover *
+pop_handovers(struct worker *worker)
+{
+    struct handover *stack =
+        atomic_exchange_explicit(&worker->handovers, NULL, memory_order_acquire);
+    struct handover *oldest = NULL;
+    while (stack != NULL) {
+        struct handover *next = stack->next;
+        stack->next = oldest;
+        oldest = stack;
+        stack = next;
+    }
+    return oldest;
+}
+
 static void
 take_handovers(struct worker *worker)
 {
     if (atomic_load_explicit(&worker->handovers, memory_order_relaxed) == NULL)
         return;
-    struct handover *handover =
-        atomic_exchange_explicit(&worker->handovers, NULL, memory_order_acquire);
+    struct handover *handover = pop_handovers(worker);
     while (handover != NULL) {
         struct handover *next = handover->next;
         if (worker->is_stopping)
@@ -337,6 +352,7 @@ server_init(struct server *server, uint32_t threads, uint64_t memory_max,
 {
     *server = (struct server){0};
     pressure_init(&server->pressure, memory_max);
+    admission_init(&server->admission);
     timer_init(&server->pressure_timer, on_pressure_timer);
     pthread_mutex_init(&server->limits_lock, NULL);
     server->limits = *limits;
@@ -356,8 +372,8 @@ server_init(struct server *server, uint32_t threads, uint64_t memory_max,
             return status;
         server->worker_count++;
         worker->loop.woke = woke;
-        if (session_host_init(&worker->host, worker->shard, &worker->loop, limits, server->access,
-                              server->logins)
+        if (session_host_init(&worker->host, worker->shard, &worker->loop, limits,
+                              &server->admission, server->access, server->logins)
             != 0)
             return -ENOMEM;
         worker->has_host = true;
@@ -502,6 +518,7 @@ server_fini(struct server *server)
     tls_context_unref(server->tls);
     if (server->access != NULL)
         access_free(server->access);
+    admission_fini(&server->admission);
     free(server->workers);
     pthread_mutex_destroy(&server->limits_lock);
 }

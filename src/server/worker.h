@@ -54,6 +54,7 @@ struct server {
     struct proxy_gate proxies; /* the first worker's */
     struct tls_context *tls;   /* of new connections; the first worker's. NULL: none is loaded */
     struct pressure pressure;
+    struct admission admission;
     struct timer pressure_timer; /* the first worker's */
     pthread_mutex_t limits_lock;
     struct session_limits limits;    /* under the lock: what the workers are to have */

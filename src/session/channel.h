@@ -58,8 +58,8 @@ struct channel {
     struct connection *connection;
     uint16_t number;
     uint8_t mode;
-    bool is_closing; /* channel.close is sent; all but its answer is ignored */
-    bool is_flow_noted;
+    bool is_closing;          /* channel.close is sent; all but its answer is ignored */
+    bool is_full_noted;       /* that it has too much unsettled has been logged */
     struct ref ref;           /* as a client of queues */
     struct list confirm_link; /* in connection->confirming */
     struct list written_link; /* in host->written */
@@ -203,6 +203,12 @@ void on_settle_timer(struct timer *timer, int64_t now_ms);
 
 /* Global prefetch: gives leave to the consumers that asked for it. */
 void channel_grant(struct channel *channel);
+
+/* Has it so many unsettled deliveries that its queues get no credit? Says so in the log, once. */
+bool channel_is_full(struct channel *channel);
+
+/* May the channel have one more consumer, of this queue? -1 with the error. */
+int consumer_check_limits(struct channel *channel, struct slice queue, struct amqp_error *error);
 
 /* Settles one entry at its queue. */
 void channel_settle(struct channel *channel, struct unacked_entry *entry,

@@ -326,6 +326,8 @@ queue_declare_method(struct channel *channel, const union amqp_method *method,
         status = queue_options_parse(&options, &declaration, vhost_name(connection->vhost), error);
         declaration.name = made_name;
         if (status == 0)
+            status = queue_check_limit(catalogue, connection->vhost, declaration.name, error);
+        if (status == 0)
             status = create_queue(channel, &declaration, &options, error);
     }
     catalogue_unlock(catalogue);

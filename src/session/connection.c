@@ -676,6 +676,7 @@ session_accept(struct session_host *host, int fd, const struct address *peer,
     connection->frame_max = AMQP_FRAME_MIN_SIZE * 2; /* until it is negotiated */
     list_init(&connection->link);
     list_init(&connection->dirty_link);
+    list_init(&connection->handshake_link);
     list_init(&connection->owing);
     list_init(&connection->confirming);
     list_init(&connection->half_published);
@@ -688,6 +689,7 @@ session_accept(struct session_host *host, int fd, const struct address *peer,
         connection_break(connection, "cannot watch the socket");
     wheel_set(&host->shard->wheel, &connection->timer,
               host->shard->now_ms + host->limits.handshake_ms);
+    admission_begin(connection);
     log_debug("connection accepted", LOG_STR("peer", connection->peer),
               LOG_BOOL("tls", tls != NULL));
 }
@@ -705,6 +707,7 @@ connection_release(struct connection *connection)
         shard_send(shard, &mail);
     }
     connection->exclusive_count = 0;
+    admission_end(connection);
     if (!ref_is_none(connection->ref)) {
         ref_table_remove(&shard->clients, connection->ref);
         connection->ref = REF_NONE;
@@ -766,8 +769,8 @@ finish(struct connection *connection)
 
 int
 session_host_init(struct session_host *host, struct shard *shard, struct loop *loop,
-                  const struct session_limits *limits, struct access *access,
-                  struct login_service *logins)
+                  const struct session_limits *limits, struct admission *admission,
+                  struct access *access, struct login_service *logins)
 {
     *host = (struct session_host){
         .shard = shard,
@@ -778,11 +781,14 @@ session_host_init(struct session_host *host, struct shard *shard, struct loop *l
         .logins = logins,
         .user_deletions = access_deletions(access),
         .vhost_deletions = catalogue_vhost_deletions(shard->broker->catalogue),
+        .admission = admission,
+        .handshake_rate = LOG_RATE(5, 1000),
         .read_buffer_size =
             SESSION_READ_MAX
             + (limits->frame_max > SESSION_READ_MAX ? limits->frame_max : SESSION_READ_MAX),
     };
     list_init(&host->connections);
+    list_init(&host->newcomers);
     list_init(&host->dirty);
     list_init(&host->finished);
     list_init(&host->written);
@@ -950,9 +956,13 @@ report_credit(struct connection *connection)
 {
     if (output_pending(&connection->output) >= SESSION_OUTPUT_HIGH)
         return;
-    struct list *node;
-    while ((node = list_pop_front(&connection->owing)) != NULL)
-        consumer_report(LIST_ENTRY(node, struct consumer, owing_link));
+    LIST_FOR_EACH_SAFE (node, &connection->owing) {
+        struct consumer *consumer = LIST_ENTRY(node, struct consumer, owing_link);
+        if (channel_is_full(consumer->channel))
+            continue;
+        list_remove(node);
+        consumer_report(consumer);
+    }
 }
 
 /* It goes on at once, or is watched for what lets it go on. */

@@ -38,6 +38,7 @@ struct connection {
     struct session_host *host;
     struct list link;           /* in host->connections or ->finished */
     struct list dirty_link;     /* in host->dirty */
+    struct list handshake_link; /* in host->newcomers, until it is open */
     struct list owing;          /* consumers whose queue is owed credit */
     struct list confirming;     /* channels with confirms to send */
     struct list half_published; /* channels that have a basic.publish and no header yet */
@@ -47,6 +48,7 @@ struct connection {
     struct vhost *vhost;
     struct channel **channels; /* by number */
     uint32_t channel_capacity, channel_count;
+    uint32_t consumer_count;
     struct ref *exclusive_queues;
     uint32_t exclusive_count, exclusive_capacity;
     uint32_t frame_max;
@@ -59,6 +61,7 @@ struct connection {
     bool is_broken;       /* to be given up at the end of the turn: out of memory, socket error */
     bool has_sent;        /* since the last tick */
     bool is_loopback;
+    bool is_counted;      /* among the open connections (session/admission.h) */
     bool has_input_left;  /* input that was read waits in `input`: no more is read before it */
     bool is_sliced;       /* its share of this turn is used up */
     bool has_published;   /* so it waits under pressure */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "amqp/table.h"
+#include "base/log.h"
 #include "broker/queue.h"
 #include "session/channel.h"
 
@@ -69,6 +70,8 @@ consumer_new(struct channel *channel, struct slice tag)
     list_init(&consumer->want_link);
     slot->consumer = consumer;
     channel->consumer_count++;
+    channel->connection->consumer_count++;
+    (void)vhost_add_consumers(channel->connection->vhost, 1);
     return consumer;
 }
 
@@ -80,6 +83,8 @@ consumer_free(struct consumer *consumer)
     slot->consumer = NULL;
     slot->generation = (slot->generation + 1) & (uint16_t)((1U << (32 - CONSUMER_SLOT_BITS)) - 1);
     channel->consumer_count--;
+    channel->connection->consumer_count--;
+    (void)vhost_add_consumers(channel->connection->vhost, -1);
     list_remove(&consumer->owing_link);
     list_remove(&consumer->want_link);
     free(consumer);
@@ -198,6 +203,46 @@ read_options(const struct channel *channel, struct slice arguments, struct slice
 }
 
 int
+consumer_check_limits(struct channel *channel, struct slice queue, struct amqp_error *error)
+{
+    const struct connection *connection = channel->connection;
+    const struct session_limits *limits = &connection->host->limits;
+    struct slice vhost = vhost_name(connection->vhost);
+    uint32_t vhost_limit = catalogue_limits(connection->host->shard->broker->catalogue)->consumers;
+    if (channel->consumer_count >= limits->consumers_per_channel)
+        return channel_error(error, AMQP_REPLY_NOT_ALLOWED,
+                             "reached maximum (%u) of consumers per channel",
+                             limits->consumers_per_channel);
+    if (limits->consumers_per_connection > 0
+        && connection->consumer_count >= limits->consumers_per_connection)
+        return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
+                             "cannot consume from queue '%.*s': consumer limit of the connection "
+                             "(%u) is reached",
+                             SLICE_ARGS(queue), limits->consumers_per_connection);
+    if (vhost_limit > 0 && vhost_add_consumers(connection->vhost, 0) >= vhost_limit)
+        return channel_error(
+            error, AMQP_REPLY_PRECONDITION_FAILED,
+            "cannot consume from queue '%.*s': consumer limit in vhost '%.*s' (%u) "
+            "is reached",
+            SLICE_ARGS(queue), SLICE_ARGS(vhost), vhost_limit);
+    return 0;
+}
+
+bool
+channel_is_full(struct channel *channel)
+{
+    uint32_t limit = channel->connection->host->limits.unsettled_per_channel;
+    if (limit == 0 || channel->unacked.outstanding < limit)
+        return false;
+    if (!channel->is_full_noted)
+        log_warn("channel gets no more messages before it settles some",
+                 LOG_STR("peer", channel->connection->peer), LOG_UINT("channel", channel->number),
+                 LOG_UINT("limit", limit));
+    channel->is_full_noted = true;
+    return true;
+}
+
+int
 basic_consume_method(struct channel *channel, const union amqp_method *method,
                      struct amqp_error *error)
 {
@@ -215,10 +260,8 @@ basic_consume_method(struct channel *channel, const union amqp_method *method,
     if (channel_find_permitted(channel, &name, ACCESS_READ, &found, error) != 0
         || read_options(channel, consume->arguments, name, found.type, &options, error) != 0)
         return -1;
-    if (channel->consumer_count >= CHANNEL_CONSUMERS_MAX)
-        return channel_error(error, AMQP_REPLY_NOT_ALLOWED,
-                             "reached maximum (%u) of consumers per channel",
-                             (unsigned)CHANNEL_CONSUMERS_MAX);
+    if (consumer_check_limits(channel, name, error) != 0)
+        return -1;
     if (tag.size == 0)
         tag = channel_make_name(channel, "amq.ctag-", made);
     struct consumer *consumer = consumer_new(channel, tag);

@@ -356,6 +356,10 @@ basic_get_method(struct channel *channel, const union amqp_method *method, struc
     struct found_queue found;
     if (channel_find_permitted(channel, &name, ACCESS_READ, &found, error) != 0)
         return -1;
+    if (!method->basic_get.no_ack && channel_is_full(channel))
+        return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
+                             "limit of unsettled messages (%u) is reached",
+                             channel->connection->host->limits.unsettled_per_channel);
     char *copy = malloc(name.size + 1);
     if (copy == NULL) {
         connection_break(channel->connection, "out of memory");

@@ -245,6 +245,8 @@ open_vhost(struct connection *connection, const struct amqp_connection_open *met
         return channel_error(error, AMQP_REPLY_NOT_ALLOWED,
                              "access to vhost '%.*s' refused for user '%s'",
                              SLICE_ARGS(method->virtual_host), connection->user);
+    if (admission_open(connection, error) != 0)
+        return -1;
     if (ref_is_none(connection->ref)) /* it has one already if it had to wait for its login */
         connection->ref = ref_table_add(&shard->clients, connection);
     if (ref_is_none(connection->ref)) {

@@ -220,6 +220,10 @@ publish_header(struct channel *channel, struct slice payload, struct amqp_error 
                              "message size %llu is larger than configured max size %llu",
                              (unsigned long long)header.body_size,
                              (unsigned long long)connection->host->limits.message_size_max);
+    if (header.properties.size > connection->host->limits.header_size_max)
+        return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
+                             "message header size %zu is larger than configured max size %u",
+                             header.properties.size, connection->host->limits.header_size_max);
     int64_t expiration_ms;
     bool has_bcc = false;
     struct amqp_error later = {0};

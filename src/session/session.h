@@ -7,12 +7,14 @@
 #define SESSION_SESSION_H
 
 #include "auth/login.h"
+#include "base/log.h"
 #include "base/random.h"
 #include "broker/shard.h"
 #include "net/address.h"
 #include "net/block_pool.h"
 #include "net/loop.h"
 #include "net/tls.h"
+#include "session/admission.h"
 #include "session/events.h"
 #include "session/route_cache.h"
 
@@ -48,8 +50,13 @@ struct session_limits {
     uint16_t channel_max;
     uint16_t heartbeat_s; /* proposed; 0: none */
     uint32_t handshake_ms;
-    uint64_t message_size_max;   /* of a body */
-    int64_t consumer_timeout_ms; /* for settling a delivery; 0: none */
+    uint64_t message_size_max;         /* of a body */
+    uint32_t header_size_max;          /* of a message's properties and headers, bytes */
+    int64_t consumer_timeout_ms;       /* for settling a delivery; 0: none */
+    uint32_t consumers_per_channel;    /* up to CHANNEL_CONSUMERS_MAX */
+    uint32_t consumers_per_connection; /* 0: any number, as the next */
+    uint32_t unsettled_per_channel;    /* deliveries; a few more may be under way */
+    struct admission_limits admission;
 };
 
 /* Why publishers have to wait. */
@@ -78,6 +85,9 @@ struct session_host {
     _Atomic(struct session_login *) logged_in; /* answers of the login thread */
     uint64_t user_deletions, vhost_deletions;  /* up to which connections were looked through */
     struct list connections;
+    struct admission *admission;    /* of all hosts; lent */
+    struct list newcomers;          /* connections that are not open yet, the oldest first */
+    struct log_rate handshake_rate; /* what is logged of them: anybody can cause it */
     uint32_t pressure; /* enum session_pressure: connections that publish are not read */
     /* What keeps things on disk; NULL: nothing is kept, and nothing waited for. */
     struct log_writer *log_writer;
@@ -93,11 +103,11 @@ struct session_host {
     size_t read_buffer_size;
 };
 
-/* -ENOMEM. The shard, the loop and the users are lent for the host's life; the login service ends
- * before the host does. */
+/* -ENOMEM. The shard, the loop, the admission and the users are lent for the host's life; the login
+ * service ends before the host does. */
 MUST_CHECK int session_host_init(struct session_host *host, struct shard *shard, struct loop *loop,
-                                 const struct session_limits *limits, struct access *access,
-                                 struct login_service *logins);
+                                 const struct session_limits *limits, struct admission *admission,
+                                 struct access *access, struct login_service *logins);
 
 /* Other limits from now on: those of the handshake for clients that come, the others at once. What
  * a connection has negotiated stays. -ENOMEM, and the limits as before, when greater frames find no

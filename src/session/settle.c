@@ -92,6 +92,8 @@ settle(struct channel *channel, uint64_t delivery_tag, bool multiple, enum settl
         channel_settle(channel, entry, outcome);
     unacked_trim(unacked);
     channel_grant(channel);
+    if (!list_is_empty(&channel->connection->owing))
+        connection_dirty(channel->connection); /* it may have been full */
     return 0;
 }
 

@@ -225,6 +225,7 @@ tx_commit_method(struct channel *channel, const union amqp_method *method, struc
     }
     unacked_trim(&channel->unacked);
     channel_grant(channel);
+    connection_dirty(channel->connection); /* it may have been full */
     answered(channel);
     return 0;
 }

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "base/memory.h"
+
 enum { FIRST_CAPACITY = 16, KEPT_CAPACITY = 64 };
 
 void
@@ -11,9 +13,17 @@ unacked_init(struct unacked *unacked)
     *unacked = (struct unacked){.base = 1, .next = 1};
 }
 
+/* So many entries more; fewer, when negative. */
+static void
+count_memory(int64_t entries)
+{
+    memory_count(entries * (int64_t)sizeof(struct unacked_entry));
+}
+
 void
 unacked_fini(struct unacked *unacked)
 {
+    count_memory(-(int64_t)unacked->capacity);
     free(unacked->entries);
     unacked->entries = NULL;
     unacked->capacity = 0;
@@ -29,6 +39,7 @@ grow(struct unacked *unacked)
         return -1;
     for (uint64_t tag = unacked->base; tag < unacked->next; tag++)
         entries[tag & (capacity - 1)] = *unacked_at(unacked, tag);
+    count_memory((int64_t)capacity - unacked->capacity);
     free(unacked->entries);
     unacked->entries = entries;
     unacked->capacity = capacity;

@@ -20,6 +20,7 @@ enum { CHANNELS = 3, OUT_SIZE = 256 * 1024, TURNS_MAX = 10000 };
 struct world {
     struct broker *broker;
     struct loop loop;
+    struct admission admission;
     struct session_host host;
     struct access *access;
     struct login_service *logins;
@@ -100,7 +101,10 @@ begin(struct world *world)
         .heartbeat_s = 60,
         .handshake_ms = 10000,
         .message_size_max = 1 << 20,
+        .header_size_max = 1 << 20,
         .consumer_timeout_ms = 60000,
+        .consumers_per_channel = 8,
+        .unsettled_per_channel = 100,
     };
     int ends[2];
     *world = (struct world){.now_ms = 1000};
@@ -109,8 +113,9 @@ begin(struct world *world)
     FUZZ_REQUIRE(catalogue_vhost_add(world->broker->catalogue, SLICE("/")) == 0);
     make_users(world);
     FUZZ_REQUIRE(loop_init(&world->loop, NULL, NULL) == 0);
+    admission_init(&world->admission);
     FUZZ_REQUIRE(session_host_init(&world->host, world->broker->shards[0], &world->loop, &limits,
-                                   world->access, world->logins)
+                                   &world->admission, world->access, world->logins)
                  == 0);
     shard_set_host(world->broker->shards[0], (struct client_ops){.receive = channel_receive},
                    no_wake, NULL);
@@ -132,6 +137,7 @@ end(struct world *world)
     login_service_free(world->logins);
     session_host_fini(&world->host);
     access_free(world->access);
+    admission_fini(&world->admission);
     broker_free(world->broker);
     loop_fini(&world->loop);
 }

@@ -19,6 +19,7 @@ static struct access *users;
 static struct login_service *logins;
 static struct loop loop;
 static struct session_host host;
+static struct admission admission;
 static int client;
 static char error[ACCESS_ERROR_MAX];
 static uint8_t heard[65536];
@@ -70,7 +71,10 @@ set_up(void)
     ck_assert_int_eq(catalogue_vhost_add(broker->catalogue, SLICE("v")), 0);
     make_user();
     ck_assert_int_eq(loop_init(&loop, NULL, NULL), 0);
-    ck_assert_int_eq(session_host_init(&host, broker->shards[0], &loop, &limits, users, logins), 0);
+    admission_init(&admission);
+    ck_assert_int_eq(session_host_init(&host, broker->shards[0], &loop, &limits, &admission, users,
+                                       logins),
+                     0);
     shard_set_host(broker->shards[0], (struct client_ops){channel_receive}, no_wake, NULL);
     shard_set_time(broker->shards[0], 1000, 1000);
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
@@ -85,6 +89,7 @@ tear_down(void)
     close(client);
     login_service_free(logins);
     session_host_fini(&host);
+    admission_fini(&admission);
     access_free(users);
     broker_free(broker);
     loop_fini(&loop);
