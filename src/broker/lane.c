@@ -346,6 +346,13 @@ lane_return(struct lane *lane, uint64_t sequence, struct entry *entry)
 }
 
 static void
+skip_freed_chunks(struct lane *lane)
+{
+    while (lane->first_chunk < chunk_end(lane) && *chunk_slot(lane, lane->first_chunk) == NULL)
+        lane->first_chunk++;
+}
+
+static void
 free_chunk(struct lane *lane, uint64_t number)
 {
     struct lane_chunk **slot = chunk_slot(lane, number);
@@ -354,8 +361,7 @@ free_chunk(struct lane *lane, uint64_t number)
         return;
     chunk_free(*slot);
     *slot = NULL;
-    while (lane->first_chunk < chunk_end(lane) && *chunk_slot(lane, lane->first_chunk) == NULL)
-        lane->first_chunk++;
+    skip_freed_chunks(lane);
 }
 
 void
@@ -373,6 +379,37 @@ lane_remove(struct lane *lane, uint64_t sequence, struct entry *entry)
         lane->latest_deadline_ms = INT64_MIN;
     if (--chunk->live == 0)
         free_chunk(lane, number);
+}
+
+int
+lane_split(struct lane *lane, uint64_t from, struct lane *into)
+{
+    uint64_t first = chunk_of(from), end = chunk_end(lane);
+    assert(from % LANE_CHUNK_ENTRIES == 0);
+    lane_init(into);
+    if (first >= end)
+        return 0;
+    uint32_t capacity = FIRST_CHUNK_CAPACITY;
+    while (capacity < end - first)
+        capacity *= 2;
+    into->chunks = calloc(capacity, sizeof(struct lane_chunk *));
+    if (into->chunks == NULL)
+        return -ENOMEM;
+    into->chunk_capacity = capacity;
+    into->first_chunk = first;
+    into->cursor = from;
+    into->tail = lane->tail;
+    into->ready = lane->ready;
+    for (uint64_t c = first; c < end; c++) {
+        *chunk_slot(into, c) = *chunk_slot(lane, c);
+        *chunk_slot(lane, c) = NULL;
+    }
+    skip_freed_chunks(into);
+    lane->ready = 0;
+    lane->latest_deadline_ms = INT64_MIN;
+    lane->cursor = lane->tail = end * LANE_CHUNK_ENTRIES;
+    skip_freed_chunks(lane);
+    return 0;
 }
 
 struct entry *

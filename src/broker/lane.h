@@ -91,6 +91,11 @@ void lane_return(struct lane *lane, uint64_t sequence, struct entry *entry);
 /* The entry is done with; its message is no longer the lane's business. */
 void lane_remove(struct lane *lane, uint64_t sequence, struct entry *entry);
 
+/* Moves everything from this sequence number on, which begins a chunk, to `into` (no lane before),
+ * in no time. All ready entries are there, and none that was handed out. The lane goes on with
+ * higher numbers. -ENOMEM: both are as before. */
+MUST_CHECK int lane_split(struct lane *lane, uint64_t from, struct lane *into);
+
 /* Visits live entries in order from *sequence on: returns the next one and moves *sequence behind
  * it. NULL at the end. */
 struct entry *lane_next(const struct lane *lane, uint64_t *sequence);

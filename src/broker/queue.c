@@ -350,6 +350,7 @@ queue_depart(struct queue *queue, uint64_t tag, struct entry *entry, enum depart
     struct lane *lane = queue->lanes[tag >> TAG_SEQUENCE_BITS];
     assert(lane_at(lane, tag & TAG_SEQUENCE_MASK) == entry);
     uint64_t id = entry->id;
+    queue->shard->work++;
     if (fetch(queue, tag, lane, entry))
         departure_add(queue, take_out(queue, tag, lane, entry), id, reason);
 }
@@ -711,6 +712,7 @@ hand_out(struct queue *queue, struct mail *mail, uint64_t tag, struct lane *lane
         queue->record->options.delivery_limit >= 0 ? entry->delivery_count : 0;
     mail->deliver.is_redelivered = (entry->flags & ENTRY_REDELIVERED) != 0;
     bool is_remote = mail->to.shard != shard->index;
+    shard->work++;
     if (mail->deliver.no_ack) {
         leave(queue, tag, lane, entry);
     } else {
@@ -908,20 +910,73 @@ settle(struct queue *queue, const struct mail *mail)
     publish_statistics(queue);
 }
 
+/* What a purge puts aside, as a deleted queue of which only the messages are left. NULL: no memory,
+ * or the messages must go one by one, since a duplicate may come next. */
+static struct queue *
+remains_new(struct queue *queue)
+{
+    struct queue *remains = queue->identifiers != NULL ? NULL : calloc(1, sizeof(*remains));
+    if (remains == NULL)
+        return NULL;
+    remains->lanes = calloc(queue->lane_count, sizeof(*remains->lanes));
+    if (remains->lanes == NULL) {
+        free(remains);
+        return NULL;
+    }
+    remains->magic = QUEUE_MAGIC;
+    remains->shard = queue->shard;
+    remains->journal_id = queue->journal_id;
+    remains->lane_count = queue->lane_count;
+    remains->is_deleted = true;
+    remains->origin = queue->ref;
+    list_init(&remains->run_link);
+    list_push_back(&queue->shard->graveyard, &remains->run_link);
+    return remains;
+}
+
+/* Puts the lane's messages from there on aside. They stay where they are for lack of memory. */
+static void
+set_aside(struct queue *queue, uint16_t number, uint64_t from, struct queue *remains)
+{
+    struct lane *aside = malloc(sizeof(*aside));
+    if (aside == NULL || lane_split(queue->lanes[number], from, aside) != 0) {
+        free(aside);
+        return;
+    }
+    queue->ready -= aside->ready;
+    remains->lanes[number] = aside;
+}
+
+static void
+purge_lane(struct queue *queue, uint16_t number, struct queue *remains)
+{
+    struct lane *lane = queue->lanes[number];
+    uint64_t sequence;
+    struct entry *entry;
+    /* Behind the chunk of the cursor nothing was ever handed out: there is only what has to go. */
+    uint64_t untouched = (lane->cursor / LANE_CHUNK_ENTRIES + 1) * LANE_CHUNK_ENTRIES;
+    while ((entry = lane_first_ready(lane, &sequence)) != NULL) {
+        if (remains != NULL && sequence >= untouched) {
+            set_aside(queue, number, untouched, remains);
+            remains = NULL;
+            continue;
+        }
+        leave_and_forget(queue, tag_of(number, sequence), lane, entry);
+    }
+}
+
 static void
 purge(struct queue *queue, const struct mail *mail)
 {
     queue_run(queue);
-    uint64_t count = 0;
-    for (uint16_t i = 0; i < queue->lane_count; i++) {
-        struct lane *lane = queue->lanes[i];
-        uint64_t sequence;
-        struct entry *entry;
-        while (lane != NULL && (entry = lane_first_ready(lane, &sequence)) != NULL) {
-            leave_and_forget(queue, tag_of(i, sequence), lane, entry);
-            count++;
-        }
-    }
+    uint64_t count = queue->ready;
+    struct queue *remains = count > QUEUE_PURGE_AT_ONCE ? remains_new(queue) : NULL;
+    for (uint16_t i = 0; i < queue->lane_count; i++)
+        if (queue->lanes[i] != NULL)
+            purge_lane(queue, i, remains);
+    count -= queue->ready; /* a message whose place cannot be unpacked for lack of memory stays */
+    if (queue->ready == 0)
+        queue->ready_bytes = 0; /* what was set aside is not looked at one by one */
     publish_statistics(queue);
     reply_counts(queue, mail, QUEUE_OK, count);
 }
@@ -996,36 +1051,61 @@ queue_restore(struct queue *queue, const struct restored_message *restored)
     return 0;
 }
 
+/* Forgets one message; `owner` is the queue whose memory it counts as, or NULL. */
 static void
-drop_everything(struct queue *queue)
+drop(struct queue *queue, struct queue *owner, struct lane *lane, uint64_t sequence,
+     struct entry *entry)
 {
+    struct message *message = entry->message;
+    uint64_t id = entry->id;
+    lane_remove(lane, sequence, entry);
+    if (queue->is_deleted) /* not when the broker ends */
+        shard_settle(queue->shard, queue->journal_id, id);
+    if (message == NULL)
+        return;
+    atomic_fetch_sub_explicit(&queue->shard->queued_bytes, message_memory(message),
+                              memory_order_relaxed);
+    if (owner != NULL)
+        owner->memory -= message_memory(message);
+    message_unref(message);
+}
+
+bool
+queue_drop_some(struct queue *queue, uint32_t *budget)
+{
+    struct queue *owner =
+        ref_is_none(queue->origin) ? NULL : ref_table_find(&queue->shard->queues, queue->origin);
     for (uint16_t i = 0; i < queue->lane_count; i++) {
         struct lane *lane = queue->lanes[i];
         if (lane == NULL)
             continue;
         uint64_t sequence = 0;
         struct entry *entry;
-        while ((entry = lane_next(lane, &sequence)) != NULL) {
-            uint64_t id = entry->id;
-            struct message *message = take_out(queue, tag_of(i, sequence - 1), lane, entry);
-            if (queue->is_deleted) /* not when the broker ends */
-                shard_settle(queue->shard, queue->journal_id, id);
-            if (message != NULL)
-                message_unref(message);
+        while (*budget > 0 && (entry = lane_next(lane, &sequence)) != NULL) {
+            drop(queue, owner, lane, sequence - 1, entry);
+            --*budget;
         }
+        if (*budget == 0)
+            return false;
         lane_fini(lane);
         free(lane);
+        queue->lanes[i] = NULL;
     }
+    return true;
+}
+
+static void
+drop_everything(struct queue *queue)
+{
+    uint32_t budget;
+    do
+        budget = UINT32_MAX;
+    while (!queue_drop_some(queue, &budget));
     if (queue->identifiers != NULL)
         map_fini(queue->identifiers);
     free(queue->identifiers);
-    queue->identifiers = NULL;
     free(queue->lanes);
-    queue->lanes = NULL;
-    queue->lane_count = 0;
     free(queue->expiries);
-    queue->expiries = NULL;
-    queue->expiry_count = 0;
 }
 
 void

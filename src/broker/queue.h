@@ -16,6 +16,8 @@ enum {
     QUEUE_MEMORY_KEPT = 4 * 1024 * 1024,
     /* Deliveries of one queue in one go, and expirations: what keeps a turn short. */
     QUEUE_RUN_BUDGET = 1024,
+    /* A purge of more messages than this puts them aside and drops them in later turns. */
+    QUEUE_PURGE_AT_ONCE = 1024,
 };
 
 /* Messages whose deadlines are not in the order of their places. */
@@ -48,6 +50,7 @@ struct queue {
     int64_t used_ms;
     struct map *identifiers; /* of the messages, where the queue deduplicates; else NULL */
     bool had_consumer, is_deleted;
+    struct ref origin; /* of what a purge put aside: the queue whose memory it still counts as */
 };
 
 struct subscription {
@@ -110,6 +113,9 @@ MUST_CHECK int queue_new_delay_store(struct shard *shard, struct vhost *vhost,
 
 /* Undoes queue_new, for a queue that nobody knows yet; the record is the caller's again. */
 void queue_discard(struct queue *queue);
+
+/* Drops messages of a deleted queue, at most *budget, which is lessened. True: none is left. */
+bool queue_drop_some(struct queue *queue, uint32_t *budget);
 
 /* Frees a queue: at the end of the turn, and when the broker ends. */
 void queue_free(struct queue *queue);

@@ -175,7 +175,8 @@ struct shard {
     struct client_ops client_ops;
     const struct journal *journal; /* NULL: nothing is kept */
     struct list runnable;          /* queues with messages to deliver or to expire */
-    struct list graveyard;         /* deleted queues, freed at the end of the turn */
+    struct list graveyard;         /* deleted queues, dropped and freed turn by turn */
+    uint32_t work;                 /* messages that queues sent or let go in this turn */
     struct list departures; /* messages on their way out of a queue: dead letters, delayed ones */
     struct list departures_held; /* those that wait for an answer, or to try again */
     struct shard_statistics statistics;
@@ -215,6 +216,9 @@ void shard_receive(struct shard *shard);
 /* One turn of the core, in this order: mail from others is dealt with, due timers fire, queues
  * deliver within their budget. Returns whether there is more to do at once. */
 bool shard_run(struct shard *shard);
+
+/* Drops at once what deleted and purged queues had: the journal is told of it. For the end. */
+void shard_bury(struct shard *shard);
 
 /* Hands mail for other shards over and wakes them: before clients are told of what it does, and at
  * the end of the turn. */

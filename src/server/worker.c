@@ -495,6 +495,7 @@ server_end_sessions(struct server *server)
     for (int round = 0; round < 3; round++) {
         for (uint32_t i = 0; i < server->worker_count; i++) {
             (void)shard_run(server->workers[i].shard);
+            shard_bury(server->workers[i].shard);
             session_host_submit(&server->workers[i].host);
             shard_flush(server->workers[i].shard);
         }

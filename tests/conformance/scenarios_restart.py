@@ -418,3 +418,19 @@ def what_may_have_been_seen_before_a_crash_stays_flagged_over_orderly_restarts(s
     s.restart()
     channel = s.channel()
     channel.got(queue, "seen", redelivered=True)
+
+
+@scenario(restarts=True)
+def a_long_queue_that_was_purged_just_before_the_end_is_empty_after_it(s):
+    """Its messages are dropped little by little; the end waits for that."""
+    channel = s.channel()
+    queue = s.queue(channel, durable=True)
+    channel.select()
+    channel.publish_all(queue, ["m"] * 20_000, delivery_mode=2)
+    channel.all_confirmed(20_000)
+    check_equal("purged", channel.call("queue.purge", queue=queue).message_count, 20_000)
+    channel.publish_confirmed(queue, "after", delivery_mode=2)
+    s.restart()
+    channel = s.channel()
+    channel.got(queue, "after")
+    check_equal("counts", channel.counts(queue)[0], 0)
