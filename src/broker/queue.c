@@ -406,6 +406,7 @@ expire(struct queue *queue, unsigned budget)
             break;
         }
         expiry_pop(queue);
+        budget--; /* also for one that has left before: there may be as many as messages */
         struct lane *lane;
         struct entry *entry = entry_of(queue, item.tag, &lane);
         if (entry == NULL)
@@ -413,10 +414,11 @@ expire(struct queue *queue, unsigned budget)
         entry->flags &= (uint8_t)~ENTRY_IN_EXPIRY_HEAP;
         if (entry->state != ENTRY_READY)
             continue;
-        budget--;
         queue_depart(queue, item.tag, entry, reason);
     }
-    wheel_set(&queue->shard->wheel, &queue->expiry_timer, next_ms);
+    /* What is due and over the budget waits a moment: a timer of the past would fire in this turn.
+     */
+    wheel_set(&queue->shard->wheel, &queue->expiry_timer, next_ms <= now_ms ? now_ms + 1 : next_ms);
 }
 
 static void

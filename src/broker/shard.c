@@ -16,7 +16,7 @@
 enum {
     BATCH_MAILS = 64,
     TIMERS_PER_TURN = 1024,
-    DEPARTURES_PER_TURN = 4096,
+    DEPARTURES_PER_TURN = 2048,
     DROPS_PER_TURN = 4096,
     /* Messages that all queues together send or let go, at about 0.2 us each; the last may do its
      * own budget beyond that. */

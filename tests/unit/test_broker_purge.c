@@ -1,4 +1,5 @@
-/* Purging and deleting long queues: done at once for whoever looks, and in pieces for the turn. */
+/* Purging, deleting and expiring long queues: done at once for whoever looks, and in pieces for the
+ * turn. */
 #include <check.h>
 #include <string.h>
 
@@ -64,7 +65,7 @@ tear_down(void)
 }
 
 static void
-publish(uint32_t count)
+publish_expiring(uint32_t count, int64_t expiration_ms)
 {
     struct amqp_properties none = {0};
     struct message_parts parts = {
@@ -72,7 +73,7 @@ publish(uint32_t count)
         .routing_key = SLICE("q"),
         .properties = {"\0\0", 2},
         .decoded = &none,
-        .expiration_ms = MESSAGE_NO_EXPIRATION,
+        .expiration_ms = expiration_ms,
         .body_size = 10,
     };
     for (uint32_t i = 0; i < count; i++) {
@@ -81,6 +82,12 @@ publish(uint32_t count)
         memset(message_body_data(message), 'm', 10);
         ck_assert_int_eq(queue_publish(queue, message, 0, false), 0);
     }
+}
+
+static void
+publish(uint32_t count)
+{
+    publish_expiring(count, MESSAGE_NO_EXPIRATION);
 }
 
 static void
@@ -200,6 +207,41 @@ START_TEST(a_queue_may_be_deleted_while_its_purge_is_under_way)
 }
 END_TEST
 
+/* Lets the time go on, a millisecond a turn, until the queue is empty; how many messages left it in
+ * the greatest turn. */
+static uint64_t
+expire_all(int64_t now_ms)
+{
+    uint64_t most = 0;
+    for (; queue->ready > 0; now_ms++) {
+        uint64_t before = queue->ready;
+        shard_set_time(shard, now_ms, now_ms);
+        (void)shard_run(shard);
+        most = before - queue->ready > most ? before - queue->ready : most;
+    }
+    return most;
+}
+
+START_TEST(messages_that_expire_at_once_leave_turn_by_turn)
+{
+    publish_expiring(MESSAGES, 10);
+    ck_assert_uint_lt(expire_all(1000), TURN_MAX);
+}
+END_TEST
+
+START_TEST(messages_that_expire_at_once_out_of_order_leave_turn_by_turn)
+{
+    for (int i = 0; i < MESSAGES; i++)
+        publish_expiring(1, 10 + (MESSAGES - i) % 100);
+    ck_assert_uint_lt(expire_all(1000), TURN_MAX);
+    for (int i = 0; i < MESSAGES / 1000 && queue->expiry_count > 0; i++) { /* of those that left */
+        shard_set_time(shard, shard->now_ms + 1, shard->now_ms + 1);
+        (void)shard_run(shard);
+    }
+    ck_assert_uint_eq(queue->expiry_count, 0);
+}
+END_TEST
+
 START_TEST(the_broker_may_end_while_a_purge_is_under_way)
 {
     publish(MESSAGES);
@@ -219,6 +261,8 @@ main(void)
     tcase_add_test(tests, messages_published_after_a_purge_stay);
     tcase_add_test(tests, messages_that_are_out_survive_a_purge_and_come_back_to_their_places);
     tcase_add_test(tests, a_queue_may_be_deleted_while_its_purge_is_under_way);
+    tcase_add_test(tests, messages_that_expire_at_once_leave_turn_by_turn);
+    tcase_add_test(tests, messages_that_expire_at_once_out_of_order_leave_turn_by_turn);
     tcase_add_test(tests, the_broker_may_end_while_a_purge_is_under_way);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
