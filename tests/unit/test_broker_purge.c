@@ -242,6 +242,18 @@ START_TEST(messages_that_expire_at_once_out_of_order_leave_turn_by_turn)
 }
 END_TEST
 
+START_TEST(basic_get_finds_no_message_whose_time_is_over_however_many_there_are)
+{
+    publish_expiring(MESSAGES, 10);
+    publish(1);
+    shard_set_time(shard, 1000, 1000);
+    for (int i = 0; i < MESSAGES && delivered_count == 0; i++)
+        get();
+    ck_assert_uint_eq(delivered_count, 1);
+    ck_assert_uint_eq(delivered[0], MESSAGES);
+}
+END_TEST
+
 START_TEST(the_broker_may_end_while_a_purge_is_under_way)
 {
     publish(MESSAGES);
@@ -263,6 +275,7 @@ main(void)
     tcase_add_test(tests, a_queue_may_be_deleted_while_its_purge_is_under_way);
     tcase_add_test(tests, messages_that_expire_at_once_leave_turn_by_turn);
     tcase_add_test(tests, messages_that_expire_at_once_out_of_order_leave_turn_by_turn);
+    tcase_add_test(tests, basic_get_finds_no_message_whose_time_is_over_however_many_there_are);
     tcase_add_test(tests, the_broker_may_end_while_a_purge_is_under_way);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
