@@ -148,17 +148,21 @@ class Attack(harness.OwnBroker):
         return sent
 
 
-def raise_descriptors(wanted):
-    """So many descriptors for this process and the broker, or Skip."""
+def descriptors_for(connections, at_least):
+    """How many connections this process and the broker can have, of so many wanted; or Skip."""
+    spare = 500
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < wanted:
+    if hard < connections + spare:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-            return
+            hard = connections + spare
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (ValueError, OSError):
-            raise Skip(f"needs {wanted} file descriptors, the limit is {hard}") from None
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard < at_least + spare:
+        raise Skip(f"needs {at_least + spare} file descriptors, the limit is {hard}")
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return min(connections, hard - spare)
 
 
 def vanish(connection):

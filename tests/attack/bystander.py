@@ -24,6 +24,7 @@ from client import Connection, Failure, check_equal  # noqa: E402  (found throug
 
 ROUND_LIMIT = 60.0  # seconds: what takes longer is reported as lost, not as late
 PAUSE = 0.005  # seconds between rounds
+ROUNDS_MIN = 5  # also when the attack is over sooner
 STOCK = 20_000  # messages for one that only consumes
 
 
@@ -74,7 +75,7 @@ def main():
     client = {"publish": Publisher, "consume": Consumer}[mode]((host, int(port)))
     print("ready", flush=True)
     rounds, longest = 0, 0.0
-    while not select.select([sys.stdin], [], [], PAUSE)[0]:
+    while not select.select([sys.stdin], [], [], PAUSE)[0] or rounds < ROUNDS_MIN:
         if mode == "consume" and rounds == STOCK:
             break
         began = time.monotonic()

@@ -1,0 +1,169 @@
+"""The machine and the network: descriptors run out, the process is stopped, the other end falls silent."""
+import os
+import select
+import signal
+import socket
+import threading
+import time
+
+import amqp_wire as wire
+from attack import attack
+from client import Connection, Failure, check_equal
+
+FEW = 120  # descriptors of the broker
+
+
+@attack(descriptors=FEW)
+def file_descriptors_run_out(s):
+    """New connections are refused with a line in the log and no spinning; then it goes on."""
+    ends = []
+    for _ in range(2 * FEW):
+        end = socket.socket()
+        end.connect(s.address)
+        ends.append(end)
+    s.until("the log says it", lambda: "connections cannot be accepted" in s.log())
+    used, began = s.processor_seconds(), time.monotonic()
+    select.select([], [], [], 1.5)
+    share = (s.processor_seconds() - used) / (time.monotonic() - began)
+    s.say(f"{share * 100:.0f} % of a processor while descriptors are short")
+    if share > 0.5:
+        raise Failure(f"the broker takes {share * 100:.0f} % of a processor for nothing")
+    for end in ends:
+        end.close()
+    s.until("others get in again", lambda: can_connect(s))
+
+
+def can_connect(s):
+    try:
+        Connection(s.address, time.monotonic() + 5).handshake().close()
+        return True
+    except (Failure, OSError):
+        return False
+
+
+@attack(bystander=None)
+def the_process_is_stopped_for_a_while_and_goes_on(s):
+    """Clients that kept to their heartbeats are not taken for dead; nothing is lost."""
+    channel = s.channel(heartbeat=1)
+    queue = s.queue(channel, durable=True)
+    channel.select()
+    over = threading.Event()
+
+    def beat():
+        while not over.wait(0.3):
+            channel.connection.socket.sendall(wire.HEARTBEAT)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        os.kill(s.pid, signal.SIGSTOP)
+        select.select([], [], [], 5)
+        os.kill(s.pid, signal.SIGCONT)
+        select.select([], [], [], 1)
+    finally:
+        over.set()
+        beating.join()
+    channel.publish_confirmed(queue, "m", delivery_mode=2)
+    channel.got(queue, "m")
+
+
+@attack(bystander=None)
+def messages_whose_time_ran_out_while_the_process_was_stopped_are_gone(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments={"x-message-ttl": 1000})
+    channel.publish_all(queue, ["m"] * 100_000)
+    check_equal("messages", channel.counts(queue)[0], lambda n: n > 0)
+    os.kill(s.pid, signal.SIGSTOP)
+    select.select([], [], [], 1.5)
+    os.kill(s.pid, signal.SIGCONT)
+    check_equal("message", channel.get(queue), None)
+    channel.holds(queue, 0)
+
+
+class Relay:
+    """Passes everything on between a client and the broker, until it swallows everything."""
+
+    def __init__(self, address):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address, self.target = self.listener.getsockname(), address
+        self.is_swallowing = False
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        client, _ = self.listener.accept()
+        broker = socket.create_connection(self.target)
+        other = {client: broker, broker: client}
+        while True:
+            for end in select.select(list(other), [], [])[0]:
+                data = end.recv(65536)
+                if not data:
+                    if end is broker:
+                        return
+                    del other[end]
+                elif not self.is_swallowing:
+                    other[end].sendall(data)
+
+
+def gets_them_after_silence(s, queue, count):
+    """A second client is given what the first has not settled, within a few heartbeats."""
+    other = s.channel()
+    other.consume(queue)
+    began = time.monotonic()
+    for _ in range(count):
+        check_equal("redelivered", other.expect("basic.deliver").redelivered, True)
+    waited = time.monotonic() - began
+    s.say(f"the messages went to another client after {waited:.1f} s")
+    if waited > 20:
+        raise Failure(f"the silence was noticed after {waited:.1f} s")
+
+
+@attack
+def the_network_swallows_everything(s):
+    """At heartbeats of one second, both directions fall silent without a word."""
+    relay = Relay(s.address)
+    connection = Connection(relay.address, s.deadline)
+    s.connections.append(connection)
+    channel = connection.handshake(heartbeat=1).channel()
+    queue = s.queue(channel)
+    channel.publish_all(queue, ["m"] * 5)
+    channel.consume(queue)
+    channel.delivered(*["m"] * 5)
+    relay.is_swallowing = True
+    gets_them_after_silence(s, queue, 5)
+
+
+@attack
+def a_client_falls_silent_while_its_window_is_full(s):
+    """It reads nothing and says nothing; output waits for it, and it is noticed all the same."""
+    publisher = s.channel()
+    queue = s.queue(publisher)
+    publisher.select()
+    publisher.publish_all(queue, [bytes(100_000)] * 100)
+    publisher.all_confirmed(100)
+    silent = s.channel(heartbeat=1)
+    silent.call("basic.qos", prefetch_count=100)
+    for n in range(20):
+        silent.say("basic.consume", queue=queue, consumer_tag=str(n), no_wait=True)
+    s.until("the log says that it is gone", lambda: "missed heartbeats" in s.log(), seconds=20)
+    publisher.holds(queue, 100, 0)
+
+
+@attack
+def a_client_reads_nothing_but_lives(s):
+    """As long as its heartbeats come, a full window is no reason to end it."""
+    publisher = s.channel()
+    queue = s.queue(publisher)
+    publisher.select()
+    publisher.publish_all(queue, [bytes(100_000)] * 100)
+    publisher.all_confirmed(100)
+    slow = s.channel(heartbeat=1)
+    for n in range(20):
+        slow.say("basic.consume", queue=queue, consumer_tag=str(n), no_wait=True, no_ack=True)
+    for _ in range(20):
+        slow.connection.send(wire.HEARTBEAT)
+        select.select([], [], [], 0.3)
+    for _ in range(100):
+        slow.expect("basic.deliver")
+    slow.connection.send(wire.HEARTBEAT)
+    slow.sync()

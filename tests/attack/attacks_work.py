@@ -1,0 +1,272 @@
+"""Much work: many of everything, all at once, and again and again."""
+import select
+import time
+
+import amqp_wire as wire
+from attack import attack, vanish
+from client import ChannelClosed, Failure, check_equal
+
+MILLION = 1_000_000
+
+
+def filled(s, channel, count, **queue):
+    """A queue with that many messages of one octet."""
+    name = s.queue(channel, **queue)
+    channel.connection.socket.settimeout(60)
+    chunk = wire.publish_frames(1, "", name, b"m") * 10_000
+    for _ in range(count // 10_000):
+        channel.connection.socket.sendall(chunk)
+    channel.holds(name, count)
+    return name
+
+
+@attack
+def a_million_messages_are_purged(s):
+    channel = s.channel()
+    queue = filled(s, channel, MILLION)
+    began = time.monotonic()
+    check_equal("purged", channel.call("queue.purge", queue=queue).message_count, MILLION)
+    s.say(f"purge-ok after {(time.monotonic() - began) * 1000:.1f} ms")
+    check_equal("messages", channel.counts(queue)[0], 0)
+    channel.publish(queue, "after")
+    channel.got(queue, "after")
+
+
+@attack
+def a_million_messages_are_deleted_with_their_queue(s):
+    channel = s.channel()
+    queue = filled(s, channel, MILLION)
+    check_equal("deleted", channel.call("queue.delete", queue=queue).message_count, MILLION)
+    s.queue(channel)
+
+
+@attack
+def half_a_million_messages_expire_at_once(s):
+    """Each is given the time that is left until the same moment."""
+    channel = s.channel()
+    queue, dead = s.queue_name(), s.queue(channel)
+    channel.declare(queue, arguments={"x-dead-letter-exchange": "", "x-max-priority": 2,
+                                      "x-dead-letter-routing-key": dead})
+    channel.connection.socket.settimeout(60)
+    end = time.monotonic() + 8
+    for _ in range(50):
+        left = max(1, int((end - time.monotonic()) * 1000))
+        channel.connection.socket.sendall(
+            wire.publish_frames(1, "", queue, b"m", {"expiration": str(left)}) * 10_000)
+    channel.sync()
+    s.say(f"all are in {end - time.monotonic():.1f} s before their end")
+    channel.holds(dead, 500_000)
+    check_equal("messages", channel.counts(queue)[0], 0)
+
+
+@attack
+def ten_thousand_channels(s):
+    before = s.rss()
+    for _ in range(5):
+        connection = s.connect()
+        connection.send(b"".join(wire.method_frame(n, "channel.open") for n in range(1, 2001)))
+        for n in range(1, 2001):
+            connection.expect("channel.open-ok", n)
+    s.say(f"{(s.rss() - before) / 10_000:.0f} bytes each")
+    last = s.connections[-1]
+    last.send(wire.method_frame(2048, "channel.open"))
+    last.refused(530, "number of channels opened (2000) has reached the negotiated channel_max "
+                      "(2047)", by="")
+    for connection in s.connections:
+        vanish(connection)
+    s.connections.clear()
+    s.channel().sync()
+
+
+@attack
+def twenty_thousand_queues_come_and_go(s):
+    connection = s.connect()
+    channel = connection.channel()
+    count = 20_000
+    connection.send(b"".join(wire.method_frame(1, "queue.declare", queue=f"many-{n}", no_wait=True)
+                             for n in range(count)))
+    channel.declare(f"many-{count - 1}")
+    connection.send(b"".join(wire.method_frame(1, "queue.delete", queue=f"many-{n}", no_wait=True)
+                             for n in range(count)))
+    channel.sync()
+    s.channel().refuses("queue.declare", 404, "no queue 'many-0' in vhost '/'", queue="many-0",
+                        passive=True)
+
+
+@attack
+def two_hundred_thousand_bindings_go_with_their_queue(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    count = 200_000
+    channel.connection.socket.settimeout(60)
+    for begin in range(0, count, 10_000):
+        channel.connection.socket.sendall(b"".join(
+            wire.method_frame(1, "queue.bind", queue=queue, exchange="amq.topic",
+                              routing_key=f"a.{n}.*.#", no_wait=True)
+            for n in range(begin, begin + 10_000)))
+    channel.sync()
+    channel.publish("a.7.b.c.d", "m", exchange="amq.topic")
+    channel.got(queue, "m")
+    channel.call("queue.delete", queue=queue)
+
+
+@attack
+def a_binding_of_many_hashes_meets_a_key_of_many_words(s):
+    """What backtracks needs longer than the universe for it."""
+    channel = s.channel()
+    queue = s.queue(channel)
+    key = ".".join("a" * 120)
+    for words in ("#." * 60 + "b", "#." * 127 + "#", "*.#." * 50 + "#.c", "#." * 100 + "a"):
+        channel.bind(queue, "amq.topic", words)
+    for n in range(300):
+        channel.publish(f"{key[:-2]}.{n}", "m", exchange="amq.topic")
+        channel.publish(key, "m", exchange="amq.topic")
+    channel.sync()
+    channel.holds(queue, 600)
+
+
+@attack
+def a_message_for_a_thousand_queues_a_thousand_times(s):
+    channel = s.channel()
+    for n in range(1000):
+        queue = f"fan-{n}"
+        channel.say("queue.declare", queue=queue, exclusive=True, no_wait=True,
+                    arguments={"x-max-length": 10})
+        channel.say("queue.bind", queue=queue, exchange="amq.fanout", no_wait=True)
+    channel.select()
+    channel.publish_all("", ["m"] * 1000, exchange="amq.fanout")
+    channel.all_confirmed(1000)
+    check_equal("messages", channel.counts("fan-999")[0], 10)
+
+
+@attack
+def the_same_queue_is_declared_and_deleted_by_a_hundred_connections(s):
+    """Whatever each is answered: nobody is stuck, and in the end the name is free."""
+    racers = [s.channel() for _ in range(100)]
+    name = "raced"
+    turn = b"".join([
+        wire.method_frame(1, "queue.declare", queue=name, durable=True),
+        wire.method_frame(1, "queue.bind", queue=name, exchange="amq.fanout", no_wait=True),
+        wire.publish_frames(1, "", name, b"m"),
+        wire.method_frame(1, "basic.consume", queue=name, no_wait=True, no_ack=True),
+        wire.method_frame(1, "queue.delete", queue=name)])
+    for _ in range(20):
+        for channel in racers:
+            channel.connection.send(turn)
+    for channel in racers:
+        channel.say("channel.close")  # answered whether or not an error has closed it
+        while True:
+            try:
+                if channel.next().name == "channel.close-ok":
+                    break
+            except ChannelClosed:
+                continue
+    other = s.channel()
+    other.call("queue.delete", queue=name)
+    other.declare(name, durable=False)
+
+
+@attack
+def a_queue_is_deleted_while_confirms_are_owed(s):
+    """Every message is confirmed, or returned and confirmed."""
+    for _ in range(20):
+        channel, other = s.channel(), s.channel()
+        queue = s.queue(channel)
+        channel.select()
+        channel.connection.send(wire.publish_frames(1, "", queue, b"m", {"delivery_mode": 2},
+                                                    mandatory=True) * 2000)
+        other.call("queue.delete", queue=queue)
+        channel.all_confirmed(2000)
+
+
+@attack
+def nack_and_requeue_in_a_tight_loop(s):
+    """Another consumer of the same queue goes on."""
+    channel, other = s.channel(), s.channel()
+    queue = s.queue(channel)
+    channel.publish_all(queue, ["m"] * 200)
+    channel.sync()
+    channel.call("basic.qos", prefetch_count=50)
+    channel.consume(queue)
+    connection, turns = channel.connection, 0
+    other.call("basic.qos", prefetch_count=1)
+    other.consume(queue)
+    taken, end = 0, s.deadline - 10
+    while taken < 200:
+        while connection.inbox(1):
+            channel.nack(connection.inbox(1).popleft().delivery_tag)
+            turns += 1
+        while other.connection.inbox(1):
+            other.ack(other.connection.inbox(1).popleft().delivery_tag)
+            taken += 1
+        if time.monotonic() > end:
+            raise Failure(f"the other consumer got {taken} of 200 messages")
+        both = connection, other.connection
+        ready = [one for one in both if one.buffer]
+        if taken < 200 and not ready:
+            sockets = select.select([one.socket for one in both], [], [], 1)[0]
+            ready = [one for one in both if one.socket in sockets]
+        for one in ready:
+            one.pump()
+    s.say(f"{turns} times given back meanwhile")
+
+
+@attack
+def a_hundred_thousand_unsettled_messages_of_a_client_that_dies(s):
+    channel = s.channel()
+    queue = filled(s, channel, 100_000)
+    consumer = s.channel()
+    consumer.consume(queue)
+    while consumer.connection.inbox(1) is not None:
+        if consumer.next().delivery_tag == 100_000:
+            break
+    vanish(consumer.connection)
+    s.connections.remove(consumer.connection)
+    channel.holds(queue, 100_000, 0)
+    check_equal("redelivered", channel.get(queue).redelivered, True)
+
+
+@attack
+def messages_that_go_round_in_a_circle_of_dead_letters(s):
+    """Rejected by a client they go round; expired by themselves they stop at the first turn."""
+    channel = s.channel()
+    names = [s.queue_name() for _ in range(3)]
+    for n, name in enumerate(names):
+        channel.declare(name, arguments={"x-message-ttl": 1, "x-dead-letter-exchange": "",
+                                         "x-dead-letter-routing-key": names[(n + 1) % 3]})
+    channel.publish_all(names[0], ["m"] * 10_000)
+    for name in names:
+        channel.holds(name, 0)
+
+
+@attack
+def exchanges_bound_in_circles(s):
+    channel = s.channel()
+    names = [s.exchange(channel, "fanout") for _ in range(50)]
+    for source in names:
+        for destination in names:
+            channel.say("exchange.bind", source=source, destination=destination, no_wait=True)
+    queue = s.queue(channel)
+    channel.bind(queue, names[-1])
+    channel.publish_all("", ["m"] * 500, exchange=names[0])
+    channel.holds(queue, 500)
+
+
+@attack
+def a_flood_of_changes_to_what_there_is(s):
+    """Ten connections bind and unbind as fast as they can."""
+    channels = [s.channel() for _ in range(10)]
+    ends = []
+    for n, channel in enumerate(channels):
+        queue = s.queue(channel)
+        change = wire.method_frame(1, "queue.bind", queue=queue, exchange="amq.topic",
+                                   routing_key=f"{n}.#", no_wait=True)
+        change += wire.method_frame(1, "queue.unbind", queue=queue, exchange="amq.topic",
+                                    routing_key=f"{n}.#")
+        ends.append((channel, change * 1000))
+    for _ in range(3):
+        for channel, data in ends:
+            channel.connection.send(data)
+        for channel, _data in ends:
+            for _n in range(1000):
+                channel.answer("queue.unbind-ok")
