@@ -624,7 +624,7 @@ subscribe(struct queue *queue, const struct mail *mail)
         .consumer = mail->subscribe.consumer,
         .priority = mail->subscribe.priority,
         .prefetch = mail->subscribe.no_ack ? 0 : mail->subscribe.prefetch,
-        .window = SUBSCRIPTION_WINDOW,
+        .window = mail->subscribe.window > 0 ? mail->subscribe.window : SUBSCRIPTION_WINDOW,
         .no_ack = mail->subscribe.no_ack,
         .is_exclusive = mail->subscribe.exclusive,
         .is_metered = mail->subscribe.is_metered && !mail->subscribe.no_ack,

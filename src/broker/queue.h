@@ -8,7 +8,8 @@
 
 enum {
     LANES_MAX = 256,
-    /* Bytes of deliveries that a subscription may have under way to its connection. */
+    /* Bytes of deliveries that a subscription may have under way to its connection, unless it says.
+     */
     SUBSCRIPTION_WINDOW = 512 * 1024,
     /* What a delivery counts for beyond its body: frames, and the memory to hold it. */
     DELIVERY_OVERHEAD = 128,

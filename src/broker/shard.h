@@ -74,6 +74,7 @@ enum credit_flag {
 struct subscription_request {
     uint32_t consumer; /* the client's own number for it, in every delivery */
     uint32_t prefetch; /* 0: unlimited */
+    uint32_t window;   /* bytes of deliveries under way to the connection; 0: SUBSCRIPTION_WINDOW */
     int32_t priority;
     bool no_ack, exclusive;
     bool is_metered; /* sends only what MAIL_CREDIT gave leave for (a channel-wide prefetch) */

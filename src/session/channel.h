@@ -10,6 +10,11 @@ enum {
     CONSUMER_SLOT_BITS = 20,
     /* Consumers of one channel. */
     CHANNEL_CONSUMERS_MAX = 1 << 16,
+    /* Bytes of deliveries that may be under way for a consumer: less for each of many, as they
+     * share one socket and it may not be read. */
+    CONSUMER_WINDOW = 512 * 1024,
+    CONSUMER_WINDOW_OF_MANY = 32 * 1024,
+    CONSUMERS_FEW = 16, /* of a connection */
 };
 
 struct consumer {
@@ -18,6 +23,7 @@ struct consumer {
     struct channel *channel;
     uint32_t number; /* slot and generation */
     struct ref queue, subscription;
+    uint32_t window;     /* CONSUMER_WINDOW, or of many */
     uint32_t owed_bytes; /* delivered, and not yet reported to the queue */
     int64_t timeout_ms;  /* its deliveries are to be settled within; 0: no limit */
     bool no_ack, is_cancelling, is_reply_to;

@@ -62,6 +62,9 @@ consumer_new(struct channel *channel, struct slice tag)
     if (consumer == NULL)
         return NULL;
     consumer->channel = channel;
+    consumer->window = channel->connection->consumer_count < CONSUMERS_FEW
+                           ? CONSUMER_WINDOW
+                           : CONSUMER_WINDOW_OF_MANY;
     consumer->number =
         (uint32_t)(slot - channel->consumers) | (uint32_t)slot->generation << CONSUMER_SLOT_BITS;
     consumer->tag_size = (uint8_t)tag.size;
@@ -283,6 +286,7 @@ basic_consume_method(struct channel *channel, const union amqp_method *method,
         .to = found.ref,
         .subscribe = {.consumer = consumer->number,
                       .prefetch = channel->prefetch,
+                      .window = consumer->window,
                       .priority = (int32_t)options.priority,
                       .no_ack = consume->no_ack,
                       .exclusive = consume->exclusive,

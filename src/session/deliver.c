@@ -342,7 +342,7 @@ deliver_message(struct channel *channel, const struct mail *mail)
     send_delivery(channel, (struct slice){consumer->tag, consumer->tag_size}, delivery_tag,
                   delivery);
     consumer->owed_bytes += delivery->message->body_size + DELIVERY_OVERHEAD;
-    if (consumer->owed_bytes >= SUBSCRIPTION_WINDOW / 2 && !consumer->is_reply_to
+    if (consumer->owed_bytes >= consumer->window / 2 && !consumer->is_reply_to
         && !list_is_linked(&consumer->owing_link))
         list_push_back(&connection->owing, &consumer->owing_link);
 }

@@ -4,6 +4,7 @@ An attack is a function that takes an Attack: a broker of its own (conformance's
 memory and log it can look at. While it runs, a bystander (bystander.py) publishes and consumes; that
 nothing of its is lost, and none of its rounds takes longer than the limit, is part of every attack.
 """
+import functools
 import json
 import os
 import queue
@@ -44,12 +45,19 @@ def attack(function=None, *, config="", bystander="publish", descriptors=None):
     return register if function is None else register(function)
 
 
+@functools.cache
+def is_sanitized(path):
+    with open(path, "rb") as file:
+        program = file.read()
+    return b"__asan_init" in program or b"__tsan_init" in program
+
+
 class Whippetd(harness.Whippetd):
     """The same broker with its log in a file, and perhaps few descriptors."""
 
     def __init__(self, path, threads, config, descriptors):
         super().__init__(path, threads, config)
-        self.descriptors = descriptors
+        self.descriptors, self.is_sanitized = descriptors, is_sanitized(path)
         self.log_name = os.path.join(self.folder.name, "log")
 
     def limit(self):
@@ -111,7 +119,9 @@ class Attack(harness.OwnBroker):
         return self.whippetd.process.pid
 
     def rss(self):
-        """Bytes of memory that the broker really has."""
+        """Bytes of memory that the broker really has; 0 under a sanitizer, whose own would hide it."""
+        if self.whippetd.is_sanitized:
+            return 0
         with open(f"/proc/{self.pid}/status", encoding="ascii") as file:
             return int(re.search(r"VmRSS:\s+(\d+) kB", file.read()).group(1)) * 1024
 

@@ -6,7 +6,7 @@ import time
 
 import amqp_wire as wire
 from attack import attack, descriptors_for, vanish
-from client import Connection, Failure, check_equal
+from client import ChannelClosed, Connection, Failure, check_equal
 
 HALF_OPEN = 5000
 IDLE = 20_000
@@ -190,6 +190,14 @@ def clients_that_vanish_in_the_middle_of_everything(s):
         connection = Connection(s.address, s.deadline)
         connection.send(data[:size])
         vanish(connection)
+    s.until("the last one's queue has gone with it", lambda: can_declare(s, "vanishing"))
+
+
+def can_declare(s, name):
     channel = s.channel()
-    channel.declare("vanishing", exclusive=True)
-    check_equal("messages", channel.counts("vanishing")[0], 0)
+    try:
+        check_equal("messages", channel.declare(name, exclusive=True).message_count, 0)
+        return True
+    except ChannelClosed as end:
+        check_equal("reply code", end.method.reply_code, 405)
+        return False
