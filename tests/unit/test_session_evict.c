@@ -72,9 +72,8 @@ set_up(void)
     make_user();
     ck_assert_int_eq(loop_init(&loop, NULL, NULL), 0);
     admission_init(&admission);
-    ck_assert_int_eq(session_host_init(&host, broker->shards[0], &loop, &limits, &admission, users,
-                                       logins),
-                     0);
+    ck_assert_int_eq(
+        session_host_init(&host, broker->shards[0], &loop, &limits, &admission, users, logins), 0);
     shard_set_host(broker->shards[0], (struct client_ops){channel_receive}, no_wake, NULL);
     shard_set_time(broker->shards[0], 1000, 1000);
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
