@@ -143,6 +143,11 @@ void log_drop_staged(struct log_writer *writer);
  * messages. Returns the ticket for it; with nothing staged, that of the last time. */
 uint64_t log_submit(struct log_writer *writer);
 
+/* The next log_submit() returns a ticket of its own, even with nothing staged until then: when it
+ * is durable, so is all that anybody had submitted before that call, whatever its writer. -ENOMEM.
+ */
+MUST_CHECK int log_fence(struct log_writer *writer);
+
 /* The last ticket whose records are on the medium, and all before it. Cheap. */
 uint64_t log_durable(const struct log_writer *writer);
 

@@ -56,6 +56,32 @@ START_TEST(ticket_is_not_durable_before_the_log_has_worked)
 }
 END_TEST
 
+static void
+count_call(void *context)
+{
+    ++*(int *)context;
+}
+
+/* A transaction's settlements may be another thread's to write. */
+START_TEST(a_fence_covers_what_other_writers_submitted_before_it)
+{
+    int calls = 0;
+    struct log_writer *other = log_writer_new(world.log, count_call, &calls);
+    ck_assert_ptr_nonnull(other);
+    uint64_t before = log_submit(other);
+    world_publish_to(&world, 1, 100, false);
+    uint64_t ticket = log_submit(world.writer);
+    ck_assert_uint_eq(log_submit(other), before); /* without one it says nothing of it */
+    ck_assert_int_eq(log_fence(other), 0);
+    ck_assert_uint_gt(log_submit(other), ticket);
+    ck_assert_uint_lt(log_durable(other), ticket);
+    world_work(&world);
+    ck_assert_uint_gt(log_durable(other), ticket);
+    ck_assert_int_eq(calls, 1);
+    log_writer_free(other);
+}
+END_TEST
+
 START_TEST(settled_message_does_not_come_back)
 {
     struct model_message *message = world_publish_to(&world, 3, 100, false);
@@ -505,6 +531,7 @@ main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, published_message_is_there_after_reopening);
     tcase_add_test(tests, ticket_is_not_durable_before_the_log_has_worked);
+    tcase_add_test(tests, a_fence_covers_what_other_writers_submitted_before_it);
     tcase_add_test(tests, settled_message_does_not_come_back);
     tcase_add_test(tests, message_settled_before_it_is_written_is_never_written);
     tcase_add_test(tests, delivery_count_survives);
