@@ -12,7 +12,7 @@
 /* Routing keys of one message; more in CC and BCC are not looked at. */
 enum { KEYS_MAX = 1024 };
 
-/* After which a departure that was refused everywhere is tried again. */
+/* After which a departure that was refused everywhere, or found no memory, is tried again. */
 enum { RETRY_MS = 1000 };
 
 enum departure_state {
@@ -34,6 +34,8 @@ struct departure {
     enum departure_reason reason;
     bool has_routing_key;
     uint64_t queue_id, id; /* what to settle in the journal when it has gone on */
+    struct ref queue;
+    struct ref settler; /* whom to tell of it; or REF_NONE */
     /* Point into data. `exchange` is where to: the dead-letter exchange, or the delayed one. */
     struct slice queue_name, exchange, routing_key;
     char data[];
@@ -68,7 +70,7 @@ keep(char **at, struct slice from)
 
 static void
 depart(struct queue *queue, struct message *message, uint64_t id, enum departure_reason reason,
-       struct slice exchange, const struct slice *routing_key)
+       struct ref settler, struct slice exchange, const struct slice *routing_key)
 {
     struct queue_record *record = queue->record;
     size_t key_size = routing_key == NULL ? 0 : routing_key->size;
@@ -79,6 +81,7 @@ depart(struct queue *queue, struct message *message, uint64_t id, enum departure
         log_error("out of memory: a message cannot go on from its queue",
                   LOG_SLICE("queue", record->name), LOG_UINT("message", id));
         message_unref(message);
+        shard_answer_settle(queue->shard, queue->ref, settler, false, false);
         return;
     }
     char *at = departure->data;
@@ -88,6 +91,8 @@ depart(struct queue *queue, struct message *message, uint64_t id, enum departure
     departure->reason = reason;
     departure->queue_id = queue->journal_id;
     departure->id = id;
+    departure->queue = queue->ref;
+    departure->settler = settler;
     departure->queue_name = keep(&at, record->name);
     departure->exchange = keep(&at, exchange);
     departure->has_routing_key = routing_key != NULL;
@@ -99,7 +104,7 @@ depart(struct queue *queue, struct message *message, uint64_t id, enum departure
 /* The dead-letter route that the exchange gives through which the message came. */
 static bool
 depart_by_exchange(struct queue *queue, struct message *message, uint64_t id,
-                   enum departure_reason reason)
+                   enum departure_reason reason, struct ref settler)
 {
     struct catalogue *catalogue = queue->shard->broker->catalogue;
     if (!catalogue_has_dead_letter_exchanges(catalogue))
@@ -110,7 +115,7 @@ depart_by_exchange(struct queue *queue, struct message *message, uint64_t id,
     struct exchange *exchange =
         exchange_find(catalogue, queue->record->vhost, message_exchange(message));
     if (exchange != NULL && exchange_dead_letter(exchange, &to, &key, &has_key)) {
-        depart(queue, message, id, reason, to, has_key ? &key : NULL);
+        depart(queue, message, id, reason, settler, to, has_key ? &key : NULL);
         found = true;
     }
     catalogue_unlock(catalogue);
@@ -119,16 +124,18 @@ depart_by_exchange(struct queue *queue, struct message *message, uint64_t id,
 
 void
 departure_add(struct queue *queue, struct message *message, uint64_t id,
-              enum departure_reason reason)
+              enum departure_reason reason, struct ref settler)
 {
     const struct queue_options *options = &queue->record->options;
     if (reason == DEPARTS_DELAY_OVER)
-        depart(queue, message, id, reason, queue->record->name, NULL);
+        depart(queue, message, id, reason, settler, queue->record->name, NULL);
     else if (options->has_dead_letter_exchange)
-        depart(queue, message, id, reason, options->dead_letter_exchange,
+        depart(queue, message, id, reason, settler, options->dead_letter_exchange,
                options->has_dead_letter_routing_key ? &options->dead_letter_routing_key : NULL);
-    else if (!depart_by_exchange(queue, message, id, reason)) {
+    else if (!depart_by_exchange(queue, message, id, reason, settler)) {
         shard_settle(queue->shard, queue->journal_id, id);
+        shard_answer_settle(queue->shard, queue->ref, settler, true,
+                            id != 0 && queue->journal_id != 0);
         message_unref(message);
     }
 }
@@ -136,7 +143,8 @@ departure_add(struct queue *queue, struct message *message, uint64_t id,
 void
 queue_depart_refused(struct queue *queue, struct message *message)
 {
-    departure_add(queue, message_ref(message), queue_kept_id(queue, message), DEPARTS_MAXLEN);
+    departure_add(queue, message_ref(message), queue_kept_id(queue, message), DEPARTS_MAXLEN,
+                  REF_NONE);
 }
 
 /* --- What is written on a dead letter --------------------------------------------------------- */
@@ -440,6 +448,24 @@ send_on(struct shard *shard, struct departure *departure)
     return status == 0;
 }
 
+/* It tries again later. */
+static void
+hold(struct departure *departure)
+{
+    struct shard *shard = departure->shard;
+    departure->state = DEPARTURE_WAITS;
+    list_move_back(&shard->departures_held, &departure->link);
+    wheel_set(&shard->wheel, &departure->retry_timer, shard->now_ms + RETRY_MS);
+}
+
+static void
+tell_settler(struct departure *departure, bool is_in_journal)
+{
+    struct ref settler = departure->settler;
+    departure->settler = REF_NONE;
+    shard_answer_settle(departure->shard, departure->queue, settler, true, is_in_journal);
+}
+
 bool
 departures_run(struct shard *shard, unsigned budget)
 {
@@ -449,17 +475,20 @@ departures_run(struct shard *shard, unsigned budget)
             return true;
         struct departure *departure = LIST_ENTRY(node, struct departure, link);
         if (departure->state == DEPARTURE_WAITS && !send_on(shard, departure)) {
-            departure->state = DEPARTURE_WAITS;
-            list_move_back(&shard->departures, &departure->link);
-            log_error("out of memory: dead letters wait",
-                      LOG_SLICE("queue", departure->queue_name));
-            return false;
+            static _Thread_local struct log_rate rate = LOG_RATE(5, 60 * 1000);
+            if (log_rate_allows(&rate, shard->now_ms))
+                log_error("out of memory: dead letters wait",
+                          LOG_SLICE("queue", departure->queue_name),
+                          LOG_UINT("suppressed", log_rate_suppressed(&rate)));
+            hold(departure);
+            continue;
         }
         if (departure->state != DEPARTURE_DONE)
             continue; /* it is held, until its targets have answered */
         /* In the same group of the journal as the copy, or a later one: it is in one queue or in
          * the other, or after a crash in both. */
         shard_settle(shard, departure->queue_id, departure->id);
+        tell_settler(departure, departure->queue_id != 0 && departure->id != 0);
         departure_free(departure);
     }
     return false;
@@ -487,8 +516,8 @@ departure_answered(struct shard *shard, const struct mail *mail)
                  LOG_SLICE("queue", departure->queue_name),
                  LOG_SLICE("exchange", departure->exchange),
                  LOG_UINT("suppressed", log_rate_suppressed(&rate)));
-    departure->state = DEPARTURE_WAITS;
-    wheel_set(&shard->wheel, &departure->retry_timer, shard->now_ms + RETRY_MS);
+    tell_settler(departure, false);
+    hold(departure);
 }
 
 static void

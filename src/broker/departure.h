@@ -21,14 +21,20 @@ enum departure_reason {
 };
 
 /* The message, which has just left the queue, goes where its death takes it. The reference is given
- * away. `id` is its entry's in the journal, settled when it has gone on. */
+ * away. `id` is its entry's in the journal, settled when it has gone on: then `settler`, if it is
+ * not REF_NONE, gets its MAIL_CONFIRM. It also does as soon as the message is refused everywhere:
+ * nobody waits for other people's queues to have room. */
 void departure_add(struct queue *queue, struct message *message, uint64_t id,
-                   enum departure_reason reason);
+                   enum departure_reason reason, struct ref settler);
 
 /* The entry with that tag leaves the queue for this reason: it is dead-lettered where the queue (or
  * the exchange through which it came) has a dead-letter route, else dropped. */
 void queue_depart(struct queue *queue, uint64_t tag, struct entry *entry,
                   enum departure_reason reason);
+
+/* The same for one that its consumer rejected; `settler` as for departure_add. */
+void queue_depart_rejected(struct queue *queue, uint64_t tag, struct entry *entry,
+                           struct ref settler);
 
 /* A message that was refused at the door (reject-publish-dlx): dead-lettered without having been in
  * the queue. Gives no reference away. */

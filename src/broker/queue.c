@@ -344,15 +344,30 @@ fetch(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
     return true;
 }
 
-void
-queue_depart(struct queue *queue, uint64_t tag, struct entry *entry, enum departure_reason reason)
+static void
+depart(struct queue *queue, uint64_t tag, struct entry *entry, enum departure_reason reason,
+       struct ref settler)
 {
     struct lane *lane = queue->lanes[tag >> TAG_SEQUENCE_BITS];
     assert(lane_at(lane, tag & TAG_SEQUENCE_MASK) == entry);
     uint64_t id = entry->id;
     queue->shard->work++;
     if (fetch(queue, tag, lane, entry))
-        departure_add(queue, take_out(queue, tag, lane, entry), id, reason);
+        departure_add(queue, take_out(queue, tag, lane, entry), id, reason, settler);
+    else
+        shard_answer_settle(queue->shard, queue->ref, settler, false, false);
+}
+
+void
+queue_depart(struct queue *queue, uint64_t tag, struct entry *entry, enum departure_reason reason)
+{
+    depart(queue, tag, entry, reason, REF_NONE);
+}
+
+void
+queue_depart_rejected(struct queue *queue, uint64_t tag, struct entry *entry, struct ref settler)
+{
+    depart(queue, tag, entry, DEPARTS_REJECTED, settler);
 }
 
 /* The first ready message of the highest priority. */
@@ -883,23 +898,29 @@ settle(struct queue *queue, const struct mail *mail)
 {
     struct subscription *subscription =
         ref_table_find(&queue->shard->subscriptions, mail->settle.subscription);
+    struct ref settler = mail->flag != 0 ? mail->from : REF_NONE;
     for (uint32_t i = 0; i < mail->settle.count; i++) {
         uint64_t tag = mail->settle.tag + i;
         struct lane *lane;
         struct entry *entry = entry_of(queue, tag, &lane);
-        if (entry == NULL || entry->state != ENTRY_UNACKNOWLEDGED)
+        if (entry == NULL || entry->state != ENTRY_UNACKNOWLEDGED) {
+            shard_answer_settle(queue->shard, queue->ref, settler, true, false);
             continue;
+        }
         if (subscription != NULL && subscription->unsettled > 0)
             subscription->unsettled--;
+        bool is_in_journal = queue->journal_id != 0 && entry->id != 0;
         switch ((enum settle_outcome)mail->result) {
         case SETTLE_ACKNOWLEDGED:
             leave_and_forget(queue, tag, lane, entry);
+            shard_answer_settle(queue->shard, queue->ref, settler, true, is_in_journal);
             break;
         case SETTLE_REQUEUED:
             requeue(queue, tag, lane, entry);
+            shard_answer_settle(queue->shard, queue->ref, settler, true, is_in_journal);
             break;
         case SETTLE_REJECTED:
-            queue_depart(queue, tag, entry, DEPARTS_REJECTED);
+            queue_depart_rejected(queue, tag, entry, settler);
             break;
         }
     }
@@ -1248,6 +1269,11 @@ receive_for_none(struct shard *shard, const struct mail *mail)
         shard_settle(shard, mail->publish.queue_id, mail->publish.message->id);
         message_unref(mail->publish.message);
         confirm(shard, mail, true);
+        break;
+    case MAIL_SETTLE:
+        /* Its messages are gone when the deletion is on disk. */
+        for (uint32_t i = 0; mail->flag != 0 && i < mail->settle.count; i++)
+            shard_answer_settle(shard, mail->to, mail->from, true, true);
         break;
     case MAIL_SUBSCRIBE:
         answer.reply.consumer = mail->subscribe.consumer;

@@ -289,6 +289,20 @@ shard_send(struct shard *shard, const struct mail *mail)
 }
 
 void
+shard_answer_settle(struct shard *shard, struct ref queue, struct ref settler, bool is_done,
+                    bool is_in_journal)
+{
+    if (ref_is_none(settler))
+        return;
+    struct mail answer = {.type = MAIL_CONFIRM,
+                          .flag = is_done,
+                          .result = is_in_journal && shard->journal != NULL,
+                          .to = settler,
+                          .from = queue};
+    shard_send(shard, &answer);
+}
+
+void
 shard_flush(struct shard *shard)
 {
     for (uint32_t i = 0; i < shard->broker->shard_count; i++) {
@@ -469,5 +483,5 @@ shard_run(struct shard *shard)
     has_more |= departures_run(shard, DEPARTURES_PER_TURN);
     delete_orphans(shard);
     has_more |= bury(shard, DROPS_PER_TURN);
-    return has_more || !list_is_empty(&shard->runnable);
+    return has_more || shard_has_work(shard);
 }

@@ -32,15 +32,16 @@ enum mail_type {
     MAIL_SUBSCRIBE,   /* answered by MAIL_REPLY */
     MAIL_UNSUBSCRIBE, /* to a subscription; answered by MAIL_REPLY */
     MAIL_CREDIT,      /* to a subscription */
-    MAIL_SETTLE,
-    MAIL_GET,   /* answered by MAIL_DELIVER or MAIL_REPLY */
-    MAIL_COUNT, /* answered by MAIL_REPLY; counts as use of the queue */
-    MAIL_PURGE, /* answered by MAIL_REPLY */
+    MAIL_SETTLE,      /* with its flag each message is answered by MAIL_CONFIRM */
+    MAIL_GET,         /* answered by MAIL_DELIVER or MAIL_REPLY */
+    MAIL_COUNT,       /* answered by MAIL_REPLY; counts as use of the queue */
+    MAIL_PURGE,       /* answered by MAIL_REPLY */
     MAIL_DELETE,
     /* To a client. `from` is the queue. */
     MAIL_DELIVER, /* a reference to the message goes with it */
     MAIL_REPLY,
-    MAIL_CONFIRM,   /* the queue has taken or refused a message that asked for an answer */
+    MAIL_CONFIRM,   /* the queue has taken or refused a message that asked for an answer, or it is
+                       done with one whose settlement did */
     MAIL_CANCELLED, /* the queue of a consumer has gone */
     MAIL_WANT,      /* a metered subscription has messages and asks for leave to send */
     MAIL_UNUSED,    /* and gives leave back that it did not need */
@@ -99,9 +100,11 @@ enum { GET_CONSUMER = UINT32_MAX };
 
 struct mail {
     uint8_t type;
-    uint8_t flag;   /* PUBLISH: answer wanted; DELETE: if-unused 1, if-empty 2; CONFIRM: accepted;
-                       GET: no-ack; CREDIT: enum credit_flag; REPLY: the mail type that it answers */
-    uint8_t result; /* REPLY: enum queue_result; SETTLE: enum settle_outcome */
+    uint8_t flag;   /* PUBLISH, SETTLE: answer wanted; DELETE: if-unused 1, if-empty 2; GET: no-ack;
+                       CONFIRM: accepted; CREDIT: enum credit_flag; REPLY: the mail type that it
+                       answers */
+    uint8_t result; /* REPLY: enum queue_result; SETTLE: enum settle_outcome; CONFIRM of a
+                       settlement: the journal of the sender's shard has been told something */
     struct ref to, from;
     union {
         struct {
@@ -127,7 +130,7 @@ struct mail {
             struct ref subscription;
             uint32_t consumer;
         } reply;
-        uint64_t number; /* CONFIRM */
+        uint64_t number; /* CONFIRM: of the publish; 0: of a settlement */
         uint32_t consumer;
     };
 };
@@ -221,6 +224,11 @@ bool shard_run(struct shard *shard);
 /* Drops at once what deleted and purged queues had: the journal is told of it. For the end. */
 void shard_bury(struct shard *shard);
 
+/* Answers a settlement that asked for it; `settler` may be REF_NONE. is_done: it is in force as
+ * soon as what the journal was told (if it was) is on disk. */
+void shard_answer_settle(struct shard *shard, struct ref queue, struct ref settler, bool is_done,
+                         bool is_in_journal);
+
 /* Hands mail for other shards over and wakes them: before clients are told of what it does, and at
  * the end of the turn. */
 void shard_flush(struct shard *shard);
@@ -235,6 +243,13 @@ route_keepers(const struct route *route, const struct message *message)
 {
     bool is_persistent = (message->flags & MESSAGE_PERSISTENT) != 0;
     return is_persistent ? route->durable_count : route->keeps_all_count;
+}
+
+/* Whether there is something that shard_run has to do at once. */
+static inline bool
+shard_has_work(const struct shard *shard)
+{
+    return !list_is_empty(&shard->runnable) || !list_is_empty(&shard->departures);
 }
 
 /* Whether publishing the message on this route writes it to the journal. */

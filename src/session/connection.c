@@ -1024,5 +1024,5 @@ session_host_flush(struct session_host *host)
     while ((node = list_pop_front(&round)) != NULL)
         flush_connection(LIST_ENTRY(node, struct connection, dirty_link));
     free_finished(host);
-    return !list_is_empty(&host->dirty) || !list_is_empty(&host->shard->runnable);
+    return !list_is_empty(&host->dirty) || shard_has_work(host->shard);
 }

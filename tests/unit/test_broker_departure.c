@@ -225,6 +225,92 @@ START_TEST(a_dead_letter_that_is_refused_waits_and_goes_when_there_is_room)
 }
 END_TEST
 
+/* Settles it, and wants to hear when that is done. */
+static void
+settle_asking(const struct seen_delivery *delivery, enum settle_outcome outcome)
+{
+    struct mail mail = {
+        .type = MAIL_SETTLE,
+        .flag = true,
+        .result = (uint8_t)outcome,
+        .to = delivery->queue,
+        .from = client.ref,
+        .settle = {.tag = delivery->tag, .count = 1, .subscription = delivery->subscription},
+    };
+    shard_send(shard, &mail);
+}
+
+START_TEST(a_settlement_that_asks_is_answered_when_the_journal_has_it)
+{
+    struct queue_record *queue = declare_on(test_broker->shards[_i], "q", &(struct arguments){0});
+    send("", "q", 1, -1, 0);
+    settle_asking(get(queue), SETTLE_REQUEUED);
+    settle_down();
+    ck_assert_uint_eq(client.accepted, 1);
+    ck_assert_uint_eq(client.written, 1); /* that it came back */
+    const struct seen_delivery *delivery = get(queue);
+    settle_asking(delivery, SETTLE_ACKNOWLEDGED);
+    settle_down();
+    ck_assert_uint_eq(client.written, 2);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
+    settle_asking(delivery, SETTLE_ACKNOWLEDGED); /* once more: there is nothing to do */
+    settle_down();
+    ck_assert_uint_eq(client.accepted, 3);
+    ck_assert_uint_eq(client.written, 2);
+}
+END_TEST
+
+START_TEST(a_reject_that_asks_is_answered_when_the_dead_letter_has_gone_on)
+{
+    struct queue_record *queue =
+        declare_on(test_broker->shards[_i], "q", &(struct arguments){.dead_letters_to = "dead"});
+    struct queue_record *dead = declare("dead", &(struct arguments){0});
+    send("", "q", 1, -1, 0);
+    settle_asking(get(queue), SETTLE_REJECTED);
+    ck_assert_uint_eq(client.accepted, 0);
+    settle_down();
+    ck_assert_uint_eq(client.accepted, 1);
+    ck_assert_uint_eq(client.written, 1);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
+    ck_assert_uint_eq(journal_holds(&test_journal, dead->id), 1);
+}
+END_TEST
+
+START_TEST(a_reject_that_asks_does_not_wait_for_room_in_the_dead_letter_queue)
+{
+    struct queue_record *queue =
+        declare_on(test_broker->shards[_i], "q", &(struct arguments){.dead_letters_to = "full"});
+    struct queue_record *full =
+        declare("full", &(struct arguments){.max_length = 1, .overflow = "reject-publish"});
+    send("", "full", 1, -1, 0);
+    send("", "q", 2, -1, 0);
+    client.accepted = 0;
+    settle_asking(get(queue), SETTLE_REJECTED);
+    settle_down();
+    ck_assert_uint_eq(client.accepted, 1);
+    ck_assert_uint_eq(client.written, 0); /* it is still the old queue's, and may come again */
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 1);
+    client_settle(&client, get(full), SETTLE_ACKNOWLEDGED);
+    pass(1000);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
+    ck_assert_uint_eq(client.accepted, 1); /* once is enough */
+}
+END_TEST
+
+START_TEST(a_settlement_for_a_queue_that_is_gone_is_answered)
+{
+    struct queue_record *queue = declare_on(test_broker->shards[_i], "q", &(struct arguments){0});
+    send("", "q", 1, -1, 0);
+    const struct seen_delivery *delivery = get(queue);
+    queue_delete(queue_of(queue));
+    settle_down();
+    settle_asking(delivery, SETTLE_ACKNOWLEDGED);
+    settle_down();
+    ck_assert_uint_eq(client.accepted, 1);
+    ck_assert_uint_eq(client.written, 1); /* the deletion has to be on disk */
+}
+END_TEST
+
 START_TEST(a_dead_letter_that_leads_nowhere_ends)
 {
     struct queue_record *queue =
@@ -351,6 +437,12 @@ add(TCase *tests)
     tcase_add_test(tests, a_message_that_only_expires_in_a_circle_ends);
     tcase_add_loop_test(tests, a_dead_letter_that_is_refused_waits_and_goes_when_there_is_room, 0,
                         2);
+    tcase_add_loop_test(tests, a_settlement_that_asks_is_answered_when_the_journal_has_it, 0, 2);
+    tcase_add_loop_test(tests, a_reject_that_asks_is_answered_when_the_dead_letter_has_gone_on, 0,
+                        2);
+    tcase_add_loop_test(tests, a_reject_that_asks_does_not_wait_for_room_in_the_dead_letter_queue,
+                        0, 2);
+    tcase_add_loop_test(tests, a_settlement_for_a_queue_that_is_gone_is_answered, 0, 2);
     tcase_add_test(tests, a_dead_letter_that_leads_nowhere_ends);
     tcase_add_test(tests, an_exchange_gives_its_queues_a_dead_letter_route_unless_they_have_one);
     tcase_add_test(tests, what_a_deleted_queue_had_sent_on_arrives);

@@ -91,16 +91,16 @@ on_death(int number, const struct message *message, uint64_t id, enum departure_
 }
 
 void __real_departure_add(struct queue *queue, struct message *message, uint64_t id,
-                          enum departure_reason reason);
+                          enum departure_reason reason, struct ref settler);
 void __wrap_departure_add(struct queue *queue, struct message *message, uint64_t id,
-                          enum departure_reason reason);
+                          enum departure_reason reason, struct ref settler);
 
 void
 __wrap_departure_add(struct queue *queue, struct message *message, uint64_t id,
-                     enum departure_reason reason)
+                     enum departure_reason reason, struct ref settler)
 {
     on_death(queue_number(queue->ref), message, id, reason);
-    __real_departure_add(queue, message, id, reason);
+    __real_departure_add(queue, message, id, reason, settler);
 }
 
 void __real_queue_depart_refused(struct queue *queue, struct message *message);

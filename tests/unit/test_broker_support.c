@@ -596,6 +596,7 @@ client_receive(void *context, const struct mail *mail)
     case MAIL_CONFIRM:
         client->accepted += mail->flag != 0;
         client->refused += mail->flag == 0;
+        client->written += mail->flag != 0 && mail->result != 0;
         break;
     case MAIL_CANCELLED:
         client->cancelled++;
