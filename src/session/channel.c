@@ -297,7 +297,7 @@ confirmed(struct channel *channel, const struct mail *mail)
 {
     struct connection *connection = channel->connection;
     if (channel->mode == CHANNEL_TRANSACTIONAL) {
-        transaction_confirmed(channel, mail->flag != 0);
+        transaction_confirmed(channel, mail);
         return;
     }
     if (mail->number == 0)

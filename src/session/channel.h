@@ -226,12 +226,15 @@ int transaction_publish(struct channel *channel, struct message *message, bool m
                         struct amqp_error *error);
 int transaction_settle(struct channel *channel, uint64_t delivery_tag, bool multiple,
                        enum settle_outcome outcome, struct amqp_error *error);
-/* So many queues will still answer for a message of the commit. */
+/* So many answers of queues are still to come for an operation of the commit. */
 void transaction_expects(struct channel *channel, uint32_t answers);
 /* A message of the commit went to the log: the commit waits for it. */
 void transaction_writes(struct channel *channel);
 bool transaction_is_committing(const struct channel *channel);
-void transaction_confirmed(struct channel *channel, bool is_accepted);
+/* A queue has answered (MAIL_CONFIRM). */
+void transaction_confirmed(struct channel *channel, const struct mail *mail);
+/* What the commit wrote is on disk. */
+void transaction_durable(struct channel *channel);
 void transaction_free(struct channel *channel);
 
 /* --- Direct reply-to (reply_to.c) ------------------------------------------------------------- */

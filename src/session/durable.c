@@ -78,7 +78,7 @@ tell(struct session_host *host, const struct durable_wait *wait)
         return;
     struct connection *connection = channel->connection;
     if (wait->number == 0) {
-        transaction_confirmed(channel, true);
+        transaction_durable(channel);
         return;
     }
     if (confirms_durable(&channel->confirms, wait->number) != 0)

@@ -411,7 +411,7 @@ publish_message(struct channel *channel, struct message *message,
         if (is_kept)
             transaction_writes(channel);
     }
-    if (is_kept && channel->mode != CHANNEL_PLAIN && !list_is_linked(&channel->written_link))
+    if (is_kept && channel->mode == CHANNEL_CONFIRMS && !list_is_linked(&channel->written_link))
         list_push_back(&connection->host->written, &channel->written_link);
     if (shard_publish(shard, route, message, channel->ref, number, PUBLISHED_BY_CLIENT) != 0)
         return channel_error(error, AMQP_REPLY_RESOURCE_ERROR, "out of memory for the log");

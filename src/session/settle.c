@@ -39,6 +39,11 @@ channel_settle(struct channel *channel, struct unacked_entry *entry, enum settle
         .mail = {.type = MAIL_SETTLE, .result = (uint8_t)outcome},
         .shard = channel->connection->host->shard,
     };
+    if (transaction_is_committing(channel)) {
+        transaction_expects(channel, 1);
+        run.mail.flag = true;
+        run.mail.from = channel->ref;
+    }
     run_add(&run, entry);
     if (entry->consumer == GET_CONSUMER && channel->got > 0)
         channel->got--;

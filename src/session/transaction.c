@@ -1,8 +1,14 @@
-/* tx: publishes and settlements that take effect together at tx.commit, or not at all. */
+/* tx: publishes and settlements that take effect together at tx.commit, or not at all.
+ *
+ * A commit sends everything on its way, then awaits the answers of the queues: whether they took
+ * the messages that they may refuse, and that they have dealt with the settlements. Queues of other
+ * shards have handed what they wrote to the log before they answered, so then one ticket of the log
+ * covers all of the transaction, and commit-ok comes when that is on disk. */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "session/channel.h"
+#include "store/log.h"
 
 /* Operations of one transaction; more is a client that forgot to commit. */
 enum { TRANSACTION_MAX = 1 << 22 };
@@ -23,7 +29,8 @@ struct transaction {
     uint32_t published_count, published_capacity;
     uint32_t settled_count, settled_capacity;
     uint32_t answers; /* awaited by the commit */
-    bool is_committing, is_refused, has_written;
+    bool is_committing, is_refused;
+    bool has_written, others_have_written; /* this shard, or others, to the log */
 };
 
 /* Room for one more item of `size` bytes; NULL: out of memory, the array is as before. */
@@ -157,10 +164,27 @@ complete(struct channel *channel)
     channel_answered(channel);
 }
 
+/* Everything is done, and what had to be written is with the log. */
+static void
+await_disk(struct channel *channel)
+{
+    struct session_host *host = channel->connection->host;
+    if (channel->transaction->others_have_written && log_fence(host->log_writer) != 0) {
+        connection_break(channel->connection, "out of memory");
+        return;
+    }
+    list_push_back(&host->written, &channel->written_link);
+}
+
 static void
 answered(struct channel *channel)
 {
-    if (--channel->transaction->answers == 0)
+    struct transaction *transaction = channel->transaction;
+    if (--transaction->answers > 0)
+        return;
+    if (transaction->has_written || transaction->others_have_written)
+        await_disk(channel);
+    else
         complete(channel);
 }
 
@@ -173,8 +197,6 @@ transaction_expects(struct channel *channel, uint32_t answers)
 void
 transaction_writes(struct channel *channel)
 {
-    if (!channel->transaction->has_written)
-        channel->transaction->answers++;
     channel->transaction->has_written = true;
 }
 
@@ -185,12 +207,24 @@ transaction_is_committing(const struct channel *channel)
 }
 
 void
-transaction_confirmed(struct channel *channel, bool is_accepted)
+transaction_confirmed(struct channel *channel, const struct mail *mail)
 {
-    if (channel->transaction == NULL || !channel->transaction->is_committing)
+    struct transaction *transaction = channel->transaction;
+    if (!transaction_is_committing(channel))
         return;
-    channel->transaction->is_refused |= !is_accepted;
+    transaction->is_refused |= mail->flag == 0;
+    if (mail->result != 0 && mail->from.shard == channel->ref.shard)
+        transaction->has_written = true;
+    else if (mail->result != 0)
+        transaction->others_have_written = true;
     answered(channel);
+}
+
+void
+transaction_durable(struct channel *channel)
+{
+    if (transaction_is_committing(channel))
+        complete(channel);
 }
 
 static int
@@ -215,8 +249,11 @@ tx_commit_method(struct channel *channel, const union amqp_method *method, struc
         struct amqp_error gone = {0}; /* an exchange deleted meanwhile: the message goes nowhere */
         transaction->published[i].message = NULL;
         (void)amqp_properties_decode(message_properties(message), &properties);
-        (void)publish_message(channel, message, &properties, transaction->published[i].mandatory,
-                              &gone);
+        if (publish_message(channel, message, &properties, transaction->published[i].mandatory,
+                            &gone)
+                != 0
+            && gone.code == AMQP_REPLY_RESOURCE_ERROR)
+            connection_break(channel->connection, "out of memory");
     }
     for (uint32_t i = 0; i < transaction->settled_count; i++) {
         struct unacked_entry *entry =

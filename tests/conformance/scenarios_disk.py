@@ -106,6 +106,52 @@ def deliveries_go_on_while_a_sync_takes_its_time_and_confirms_wait(s):
         pass
 
 
+def commit_while_nothing_is_synced(s, method, **queue_fields):
+    """Two messages in a queue (of another thread, where there are several); a transaction that only
+    settles the first -> the queue, after commit-ok and a kill."""
+    disk = SlowDisk(s)
+    other, channel = s.channel(), s.channel()
+    queue = s.queue(other, durable=True, **queue_fields)
+    other.select()
+    for body in "first", "second":
+        other.publish_confirmed(queue, body, delivery_mode=2)
+    channel.call("tx.select")
+    channel.call("basic.qos", prefetch_count=1)
+    channel.consume(queue)
+    tag = channel.delivered("first").delivery_tag
+    disk.hold()
+    channel.say(method, delivery_tag=tag)
+    channel.say("tx.commit")
+    channel.delivered("second")  # the queue knows that the first is settled
+    other.sync()
+    if channel.connection.inbox(channel.number):
+        raise Failure(f"got {channel.next()} before the settlement was on disk")
+    disk.let_go()
+    channel.expect("tx.commit-ok")
+    start_as_before(s, disk.length)
+    return queue
+
+
+@scenario(restarts=True)
+def a_commit_of_acks_is_answered_when_they_are_on_disk(s):
+    queue = commit_while_nothing_is_synced(s, "basic.ack")
+    channel = s.channel()
+    channel.got(queue, "second")
+    check_equal("left", channel.declare(queue, passive=True).message_count, 0)
+
+
+@scenario(restarts=True)
+def a_commit_of_rejects_is_answered_when_the_dead_letters_are_on_disk(s):
+    dead = s.queue(s.channel(), durable=True)
+    queue = commit_while_nothing_is_synced(
+        s, "basic.reject", arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead})
+    channel = s.channel()
+    channel.got(queue, "second")
+    channel.got(dead, "first")
+    for name in queue, dead:
+        check_equal("left", channel.declare(name, passive=True).message_count, 0)
+
+
 @scenario(restarts=True)
 def no_durable_declaration_is_answered_before_it_is_on_disk(s):
     disk = SlowDisk(s)

@@ -8,7 +8,7 @@ heard of it, and then publishes on the same connection: what is confirmed then w
 """
 import amqp_wire as wire
 import link
-from model import ACKED, HEAD, REJECTED, Group
+from model import ACKED, COMMITTED, HEAD, REJECTED, Group
 
 PROPERTIES = {(mode, priority): wire.encode_properties(
     {"delivery_mode": mode, "priority": priority, "type": "crash"})
@@ -200,7 +200,7 @@ class Transactor(Taker):
         self.consume(self.random.choice((5, 40)))
         self.groups, self.is_busy = [], False
         self.targets = self.random.sample(world.targets, self.random.randint(1, 3))
-        self.settled, self.heard, self.sure = [], [], []  # by commit, by the queue, by a later one
+        self.settled = []  # by the transaction that is being committed
 
     def act(self):
         if self.is_busy or self.asked:
@@ -214,18 +214,23 @@ class Transactor(Taker):
             tags, multiple = self.some_tags()
         if not copies and not tags:
             return
-        self.send_settlement(tags, multiple, link.ACK, 0) if tags else None
+        how = ACKED
+        if self.queue.dead_letters_to and self.random.random() < 0.5 \
+                and self.world.has_room(self.world.dead):
+            how = REJECTED
+        if tags:
+            self.send_settlement(tags, multiple, link.ACK if how == ACKED else link.NACK, 0)
         self.is_busy = True
         if self.random.random() < 0.1:
             self.ask("tx.rollback")
             self.model.never(copies)
             return
-        acks = [self.held.pop(tag) for tag in tags]
-        for copy in acks:
-            self.model.settle(copy, ACKED)
+        self.settled = [self.held.pop(tag) for tag in tags]
+        for copy in self.settled:
+            self.model.settle(copy, how)
+        # A dead letter leaves its queue a moment later.
+        acks = self.settled if how == ACKED else ()
         self.groups.append(Group(copies, acks, is_transaction=True))
-        # This commit makes sure of what the queue had heard of before, if it writes anything.
-        self.sure = self.heard if any(not copy.is_transient for copy in copies) else []
         self.ask("tx.commit")
 
     def did(self, name, fields):
@@ -233,14 +238,7 @@ class Transactor(Taker):
             self.is_busy = False
         if name == "tx.commit-ok":
             self.model.safe(self.groups[-1].copies, committed=True)
-            if self.sure:
-                self.model.settled_for_good(self.sure)
-                self.heard = []
-            self.settled += self.groups[-1].acks
-            if self.settled and not self.heard and self.random.random() < 0.3:
-                self.ask("queue.declare", queue=self.queue.name, passive=True)
-        elif name == "queue.declare-ok":
-            self.heard, self.settled = self.settled, []
+            self.model.settled_for_good(self.settled, COMMITTED)
 
     def open_groups(self):
         return self.groups[-3:]

@@ -9,6 +9,7 @@ import struct
 from collections import defaultdict
 
 ACKED, REJECTED = 1, 2
+COMMITTED = "settled by a committed transaction"
 
 # The first octets of every body: publisher, number among its messages, priority, size.
 HEAD = struct.Struct(">IIII")
@@ -28,6 +29,7 @@ RULES = {
     "fan": "a_message_is_in_all_of_its_queues_or_in_none",
     "committed": "committed_transactions_are_there",
     "together": "the_publishes_of_a_transaction_are_there_together",
+    "in_force": "what_a_committed_transaction_settled_does_not_come_back",
     "first": "a_transaction_settles_nothing_without_its_publishes",
     "as_one": "a_transaction_publishes_nothing_without_its_settlements",
     "declared": "declared_things_are_there_after_a_kill",
@@ -152,8 +154,9 @@ class Model:
 
     def unwanted(self, queue, key, how):
         if key in queue.gone:
-            self.rules.breach("back", f"{name_of(key)} {how} from {queue.name}, where it was "
-                                      f"{queue.gone[key]} before")
+            rule = "in_force" if queue.gone[key] == COMMITTED else "back"
+            self.rules.breach(rule, f"{name_of(key)} {how} from {queue.name}, where it was "
+                                    f"{queue.gone[key]} before")
         else:
             self.rules.breach("unknown", f"{name_of(key)} {how} from {queue.name}")
 
@@ -170,17 +173,17 @@ class Model:
             target.copies[copy.key] = copy.twin
             target.gone.pop(copy.key, None)
 
-    def settled_for_good(self, copies):
-        """The broker has answered to something that it wrote later."""
+    def settled_for_good(self, copies, why="settled and synced"):
+        """The broker has answered to something that it wrote later, or has committed it."""
         for copy in copies:
             if copy.queue.copies.get(copy.key) is not copy:
                 continue
-            self.rules.look("back")
+            self.rules.look("in_force" if why == COMMITTED else "back")
             if copy.twin is not None:
                 copy.twin.is_safe = True
             if copy.origin is not None:  # what settled it was written before its dead letter left
                 self.gone(copy.origin, "settled and synced")
-            self.gone(copy, "settled and synced")
+            self.gone(copy, why)
 
     def gone(self, copy, why):
         if copy.queue.copies.get(copy.key) is copy:
