@@ -68,7 +68,7 @@ keep(char **at, struct slice from)
     return kept;
 }
 
-static void
+static int
 depart(struct queue *queue, struct message *message, uint64_t id, enum departure_reason reason,
        struct ref settler, struct slice exchange, const struct slice *routing_key)
 {
@@ -82,7 +82,7 @@ depart(struct queue *queue, struct message *message, uint64_t id, enum departure
                   LOG_SLICE("queue", record->name), LOG_UINT("message", id));
         message_unref(message);
         shard_answer_settle(queue->shard, queue->ref, settler, false, false);
-        return;
+        return -ENOMEM;
     }
     char *at = departure->data;
     *departure = (struct departure){.shard = queue->shard, .message = message};
@@ -99,52 +99,59 @@ depart(struct queue *queue, struct message *message, uint64_t id, enum departure
     departure->routing_key = routing_key != NULL ? keep(&at, *routing_key) : (struct slice){0};
     list_init(&departure->link);
     list_push_back(&queue->shard->departures, &departure->link);
+    return 0;
 }
 
-/* The dead-letter route that the exchange gives through which the message came. */
-static bool
+/* The dead-letter route that the exchange gives through which the message came. -ENOENT: none; the
+ * message is still the caller's. */
+static int
 depart_by_exchange(struct queue *queue, struct message *message, uint64_t id,
                    enum departure_reason reason, struct ref settler)
 {
     struct catalogue *catalogue = queue->shard->broker->catalogue;
     if (!catalogue_has_dead_letter_exchanges(catalogue))
-        return false;
+        return -ENOENT;
     struct slice to, key;
-    bool has_key, found = false;
+    bool has_key;
+    int status = -ENOENT;
     catalogue_lock(catalogue);
     struct exchange *exchange =
         exchange_find(catalogue, queue->record->vhost, message_exchange(message));
-    if (exchange != NULL && exchange_dead_letter(exchange, &to, &key, &has_key)) {
-        depart(queue, message, id, reason, settler, to, has_key ? &key : NULL);
-        found = true;
-    }
+    if (exchange != NULL && exchange_dead_letter(exchange, &to, &key, &has_key))
+        status = depart(queue, message, id, reason, settler, to, has_key ? &key : NULL);
     catalogue_unlock(catalogue);
-    return found;
+    return status;
 }
 
-void
+int
 departure_add(struct queue *queue, struct message *message, uint64_t id,
               enum departure_reason reason, struct ref settler)
 {
     const struct queue_options *options = &queue->record->options;
     if (reason == DEPARTS_DELAY_OVER)
-        depart(queue, message, id, reason, settler, queue->record->name, NULL);
-    else if (options->has_dead_letter_exchange)
-        depart(queue, message, id, reason, settler, options->dead_letter_exchange,
-               options->has_dead_letter_routing_key ? &options->dead_letter_routing_key : NULL);
-    else if (!depart_by_exchange(queue, message, id, reason, settler)) {
+        return depart(queue, message, id, reason, settler, queue->record->name, NULL);
+    if (options->has_dead_letter_exchange)
+        return depart(queue, message, id, reason, settler, options->dead_letter_exchange,
+                      options->has_dead_letter_routing_key ? &options->dead_letter_routing_key
+                                                           : NULL);
+    int status = depart_by_exchange(queue, message, id, reason, settler);
+    if (status == -ENOENT) {
         shard_settle(queue->shard, queue->journal_id, id);
         shard_answer_settle(queue->shard, queue->ref, settler, true,
                             id != 0 && queue->journal_id != 0);
         message_unref(message);
     }
+    return status;
 }
 
-void
+bool
 queue_depart_refused(struct queue *queue, struct message *message)
 {
-    departure_add(queue, message_ref(message), queue_kept_id(queue, message), DEPARTS_MAXLEN,
-                  REF_NONE);
+    uint64_t id = queue_kept_id(queue, message);
+    int status = departure_add(queue, message_ref(message), id, DEPARTS_MAXLEN, REF_NONE);
+    if (status == -ENOMEM) /* its publisher hears that it was refused */
+        shard_settle(queue->shard, queue->journal_id, id);
+    return status == 0;
 }
 
 /* --- What is written on a dead letter --------------------------------------------------------- */

@@ -23,9 +23,12 @@ enum departure_reason {
 /* The message, which has just left the queue, goes where its death takes it. The reference is given
  * away. `id` is its entry's in the journal, settled when it has gone on: then `settler`, if it is
  * not REF_NONE, gets its MAIL_CONFIRM. It also does as soon as the message is refused everywhere:
- * nobody waits for other people's queues to have room. */
-void departure_add(struct queue *queue, struct message *message, uint64_t id,
-                   enum departure_reason reason, struct ref settler);
+ * nobody waits for other people's queues to have room.
+ *
+ * -ENOENT: there is no dead-letter route, and it is dropped and settled. -ENOMEM: it is dropped and
+ * not settled, so that the journal gives it back at the next start; that is logged. */
+int departure_add(struct queue *queue, struct message *message, uint64_t id,
+                  enum departure_reason reason, struct ref settler);
 
 /* The entry with that tag leaves the queue for this reason: it is dead-lettered where the queue (or
  * the exchange through which it came) has a dead-letter route, else dropped. */
@@ -37,8 +40,9 @@ void queue_depart_rejected(struct queue *queue, uint64_t tag, struct entry *entr
                            struct ref settler);
 
 /* A message that was refused at the door (reject-publish-dlx): dead-lettered without having been in
- * the queue. Gives no reference away. */
-void queue_depart_refused(struct queue *queue, struct message *message);
+ * the queue, or if it cannot be, just settled there. Gives no reference away. Whether it has gone
+ * on. */
+bool queue_depart_refused(struct queue *queue, struct message *message);
 
 /* Does departures that are due, at most `budget`; returns whether there are more. */
 bool departures_run(struct shard *shard, unsigned budget);

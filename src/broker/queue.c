@@ -353,7 +353,7 @@ depart(struct queue *queue, uint64_t tag, struct entry *entry, enum departure_re
     uint64_t id = entry->id;
     queue->shard->work++;
     if (fetch(queue, tag, lane, entry))
-        departure_add(queue, take_out(queue, tag, lane, entry), id, reason, settler);
+        (void)departure_add(queue, take_out(queue, tag, lane, entry), id, reason, settler);
     else
         shard_answer_settle(queue->shard, queue->ref, settler, false, false);
 }
@@ -506,12 +506,13 @@ queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, b
     if (is_limited && refuses(queue, message)) {
         queue_run(queue);
         if (refuses(queue, message)) {
+            bool goes_on = false;
             if (options->overflow == OVERFLOW_REJECT_PUBLISH_DLX)
-                queue_depart_refused(queue, message); /* which settles it */
+                goes_on = queue_depart_refused(queue, message); /* which settles it */
             else
                 settle_message(queue, message);
             message_unref(message);
-            return -EBUSY;
+            return goes_on ? 1 : -EBUSY;
         }
     }
     if (!note_identifier(queue, message)) {
@@ -1248,8 +1249,7 @@ receive_message(struct queue *queue, const struct mail *mail)
             shard_settle(queue->shard, queue->journal_id, id);
     }
     /* A dead letter that was refused and dead-lettered here has gone on: it must not come again. */
-    if (status == -EBUSY && mail->publish.number == DEPARTURE_NUMBER
-        && queue->record->options.overflow == OVERFLOW_REJECT_PUBLISH_DLX)
+    if (status == 1 && mail->publish.number == DEPARTURE_NUMBER)
         status = 0;
     confirm(queue->shard, mail, status == 0);
 }

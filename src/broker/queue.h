@@ -79,8 +79,9 @@ struct queue *queue_new(struct shard *shard, struct queue_record *record);
 void queue_receive(struct shard *shard, const struct mail *mail);
 
 /* Takes in a message (one reference is given away): the queue's or the message's time to live, its
- * limits and its rules apply. -EBUSY when it refuses (overflow reject-publish); -ENOMEM when there
- * is no place for it: the journal still has it then, if it had. */
+ * limits and its rules apply. -EBUSY when it refuses (overflow reject-publish), or 1 when the
+ * message goes on as a dead letter then; -ENOMEM when there is no place for it: the journal still
+ * has it then, if it had. */
 MUST_CHECK int queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms,
                              bool is_dead_letter);
 

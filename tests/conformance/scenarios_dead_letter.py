@@ -652,6 +652,20 @@ def a_dead_letter_that_is_refused_and_dead_lettered_again_has_gone_on(s):
     channel.silent(source, target, last)
 
 
+@scenario(not_rabbitmq=DROPS)
+def a_dead_letter_that_is_refused_and_has_nowhere_else_to_go_waits(s):
+    channel = s.channel()
+    target = full(s, channel, overflow="reject-publish-dlx")
+    source = s.queue(channel, arguments={"x-dead-letter-exchange": "",
+                                         "x-dead-letter-routing-key": target})
+    channel.publish(source, "dead")
+    channel.reject(channel.got(source, "dead", no_ack=False).delivery_tag, requeue=False)
+    channel.silent(source, target)
+    channel.got(target, "first")
+    channel.consume(target, no_ack=True)
+    channel.delivered("dead")
+
+
 @scenario(restarts=True)
 def a_refused_dead_letter_is_its_old_queues_again_after_a_crash(s):
     channel = s.channel()

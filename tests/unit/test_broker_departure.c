@@ -205,18 +205,22 @@ START_TEST(a_message_that_only_expires_in_a_circle_ends)
 }
 END_TEST
 
-/* On the same shard, and on another that answers by mail. */
+static const char *const refusing[] = {"reject-publish", "reject-publish-dlx"};
+
+/* On the same shard, and on another that answers by mail; a queue that would dead-letter what it
+ * refuses, but has no route for it, is no different. */
 START_TEST(a_dead_letter_that_is_refused_waits_and_goes_when_there_is_room)
 {
     struct queue_record *queue = declare("q", &(struct arguments){.dead_letters_to = "full"});
     struct queue_record *full =
-        declare_on(test_broker->shards[_i], "full",
-                   &(struct arguments){.max_length = 1, .overflow = "reject-publish"});
+        declare_on(test_broker->shards[_i % 2], "full",
+                   &(struct arguments){.max_length = 1, .overflow = refusing[_i / 2]});
     send("", "full", 1, -1, 0);
     send("", "q", 2, -1, 0);
     client_settle(&client, get(queue), SETTLE_REJECTED);
     pass(5000);
     ck_assert_uint_eq(full->ready, 1);
+    ck_assert_uint_eq(journal_holds(&test_journal, full->id), 1);
     ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 1); /* it is not lost meanwhile */
     client_settle(&client, get(full), SETTLE_ACKNOWLEDGED);
     pass(1000);
@@ -436,7 +440,7 @@ add(TCase *tests)
     tcase_add_test(tests, dying_again_for_the_same_reason_counts);
     tcase_add_test(tests, a_message_that_only_expires_in_a_circle_ends);
     tcase_add_loop_test(tests, a_dead_letter_that_is_refused_waits_and_goes_when_there_is_room, 0,
-                        2);
+                        4);
     tcase_add_loop_test(tests, a_settlement_that_asks_is_answered_when_the_journal_has_it, 0, 2);
     tcase_add_loop_test(tests, a_reject_that_asks_is_answered_when_the_dead_letter_has_gone_on, 0,
                         2);

@@ -149,13 +149,13 @@ receive(void *context, const struct mail *mail)
 
 /* --- What happens to messages inside the core ------------------------------------------------- */
 
-void __real_departure_add(struct queue *queue, struct message *message, uint64_t id,
-                          enum departure_reason reason, struct ref settler);
-void __wrap_departure_add(struct queue *queue, struct message *message, uint64_t id,
-                          enum departure_reason reason, struct ref settler);
+int __real_departure_add(struct queue *queue, struct message *message, uint64_t id,
+                         enum departure_reason reason, struct ref settler);
+int __wrap_departure_add(struct queue *queue, struct message *message, uint64_t id,
+                         enum departure_reason reason, struct ref settler);
 
 /* A death ends a message in its queue, and begins it in the next. */
-void
+int
 __wrap_departure_add(struct queue *queue, struct message *message, uint64_t id,
                      enum departure_reason reason, struct ref settler)
 {
@@ -167,7 +167,7 @@ __wrap_departure_add(struct queue *queue, struct message *message, uint64_t id,
         if (place != NULL && model.durable[to] && (message->flags & MESSAGE_PERSISTENT) != 0)
             place->awaits_copy = true;
     }
-    __real_departure_add(queue, message, id, reason, settler);
+    return __real_departure_add(queue, message, id, reason, settler);
 }
 
 int __real_shard_publish(struct shard *shard, const struct route *route, struct message *message,

@@ -14,13 +14,20 @@ find_targets(int dlx, bool targets[QUEUES])
     return dlx >= 0;
 }
 
+/* Where the dead of this queue go that came through the exchange; -1: nowhere. */
+static int
+dead_letter_target(const struct model_queue *queue, struct slice exchange)
+{
+    if (queue->dlx >= 0)
+        return queue->dlx;
+    return slice_is(exchange, "all") ? model.all_dlx : -1;
+}
+
 static void
 expect_dead_letter(int number, const struct story *dead, enum departure_reason reason, uint64_t id)
 {
     struct model_queue *queue = &model.queues[number];
-    int dlx = queue->dlx >= 0                      ? queue->dlx
-              : strcmp(dead->exchange, "all") == 0 ? model.all_dlx
-                                                   : -1;
+    int dlx = dead_letter_target(queue, slice_from(dead->exchange));
     struct pending *pending = &model.pending[model.pending_count];
     if (dlx < 0) {
         model.drops++;
@@ -90,28 +97,33 @@ on_death(int number, const struct message *message, uint64_t id, enum departure_
         model.publishing[number] = NULL, model.refused++;
 }
 
-void __real_departure_add(struct queue *queue, struct message *message, uint64_t id,
-                          enum departure_reason reason, struct ref settler);
-void __wrap_departure_add(struct queue *queue, struct message *message, uint64_t id,
-                          enum departure_reason reason, struct ref settler);
+int __real_departure_add(struct queue *queue, struct message *message, uint64_t id,
+                         enum departure_reason reason, struct ref settler);
+int __wrap_departure_add(struct queue *queue, struct message *message, uint64_t id,
+                         enum departure_reason reason, struct ref settler);
 
-void
+int
 __wrap_departure_add(struct queue *queue, struct message *message, uint64_t id,
                      enum departure_reason reason, struct ref settler)
 {
     on_death(queue_number(queue->ref), message, id, reason);
-    __real_departure_add(queue, message, id, reason, settler);
+    return __real_departure_add(queue, message, id, reason, settler);
 }
 
-void __real_queue_depart_refused(struct queue *queue, struct message *message);
-void __wrap_queue_depart_refused(struct queue *queue, struct message *message);
+bool __real_queue_depart_refused(struct queue *queue, struct message *message);
+bool __wrap_queue_depart_refused(struct queue *queue, struct message *message);
 
-void
+bool
 __wrap_queue_depart_refused(struct queue *queue, struct message *message)
 {
-    on_death(queue_number(queue->ref), message, queue->record->durable ? message->id : 0,
-             DEPARTS_MAXLEN);
-    __real_queue_depart_refused(queue, message);
+    int number = queue_number(queue->ref);
+    /* Without a way for dead letters it is just refused. */
+    bool goes_on = dead_letter_target(&model.queues[number], message_exchange(message)) >= 0;
+    if (goes_on)
+        on_death(number, message, queue->record->durable ? message->id : 0, DEPARTS_MAXLEN);
+    REQUIRE(__real_queue_depart_refused(queue, message) == goes_on,
+            "message %" PRIu64 " is dead-lettered: %d", uid_of(message), !goes_on);
+    return goes_on;
 }
 
 /* --- Dead letters are published --------------------------------------------------------------- */
