@@ -213,12 +213,10 @@ connection_control(struct connection *connection, uint16_t channel, uint32_t met
     case CONNECTION_CLOSE:
         wire_method_begin(out, 0, CONNECTION_CLOSE_OK);
         wire_frame_end(out);
-        connection_flush(connection); /* a courtesy: the connection is over either way */
         return server_closed(connection, "connection", arguments);
     case CHANNEL_CLOSE:
         wire_method_begin(out, channel, CHANNEL_CLOSE_OK);
         wire_frame_end(out);
-        connection_flush(connection);
         return server_closed(connection, "channel", arguments);
     case CONNECTION_BLOCKED:
         connection->is_blocked = true;
@@ -266,8 +264,10 @@ connection_call(struct connection *connection, enum method_id answer, struct wir
             *reply = reader;
             return 0;
         }
-        if (connection_control(connection, frame.channel, method, reader) < 0)
+        if (connection_control(connection, frame.channel, method, reader) < 0) {
+            (void)connection_flush(connection); /* close-ok: a courtesy, it is over either way */
             return -1;
+        }
     }
 }
 

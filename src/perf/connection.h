@@ -67,7 +67,8 @@ int connection_call(struct connection *connection, enum method_id answer,
                     struct wire_reader *reply);
 
 /* What both phases do with a method that is not theirs: close, blocked, unblocked, flow. Answers
- * are put into connection->out. 0, or -1 when it ends the connection or its channel. */
+ * are put into connection->out, close-ok too. 0, or -1 when it ends the connection or its channel.
+ */
 int connection_control(struct connection *connection, uint16_t channel, uint32_t method,
                        struct wire_reader arguments);
 

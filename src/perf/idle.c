@@ -104,6 +104,7 @@ idle_input(struct idle *idle, struct connection *connection)
         connection_release(connection);
         return;
     }
+    (void)connection_flush(connection); /* close-ok */
     idle_fail(idle, connection->error);
     epoll_ctl(idle->epoll_fd, EPOLL_CTL_DEL, connection->fd, NULL);
     atomic_fetch_sub(&idle->open, 1);

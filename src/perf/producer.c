@@ -251,9 +251,8 @@ batch_prepare(struct client *client, uint64_t n, uint64_t now)
     counter_add(&client->counters.checksum, checksum);
 }
 
-/* Hands the pending batch to the kernel. 1: all of it, 0: the socket is full, -1: error. */
-static int
-batch_send(struct client *client)
+int
+producer_finish_batch(struct client *client)
 {
     struct producer *producer = &client->producer;
     while (producer->pending_start < producer->pending_end) {
@@ -302,7 +301,7 @@ producer_step(struct client *client, uint64_t now)
         return again;
     for (int i = 0; i < WRITES_PER_STEP; i++) {
         if (producer->pending_start < producer->pending_end) {
-            if (batch_send(client) <= 0)
+            if (producer_finish_batch(client) <= 0)
                 return UINT64_MAX;
         }
         if (client->connection.is_blocked || client->connection.is_paused)
@@ -320,7 +319,7 @@ producer_step(struct client *client, uint64_t now)
         }
         producer->last_tick = now;
         batch_prepare(client, n, now);
-        if (batch_send(client) <= 0)
+        if (producer_finish_batch(client) <= 0)
             return UINT64_MAX;
     }
     return 0;
@@ -334,8 +333,14 @@ producer_stop(struct client *client)
         counter_add(&client->counters.blocked_ns, clock_now() - producer->blocked_since);
     if (producer->pending_start == producer->pending_end)
         return;
-    wire_bytes(&client->connection.out, producer->slots + producer->pending_start,
+    struct wire_buffer *out = &client->connection.out;
+    struct wire_buffer later = *out; /* nothing of it is sent: it waited for the batch */
+    *out = (struct wire_buffer){0};
+    wire_bytes(out, producer->slots + producer->pending_start,
                producer->pending_end - producer->pending_start);
+    if (later.size > 0)
+        wire_bytes(out, later.data, later.size);
+    wire_buffer_fini(&later);
     producer->pending_start = producer->pending_end;
 }
 

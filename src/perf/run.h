@@ -137,6 +137,10 @@ void run_fail(struct run *run, const struct client *client);
 /* The thread of a worker; its argument is the struct worker. */
 void *worker_main(void *worker);
 
+/* Sends what stands in connection.out, as far as the socket takes it: behind the rest of a batch of
+ * messages that is half sent, as frames must not mix. No batch is begun before it is out. */
+void client_flush(struct client *client);
+
 /* Sends as much as there is to send now. Returns when to come back (monotonic ns): 0: at once,
  * UINT64_MAX: after input or output became possible. On errors connection.error is set. */
 uint64_t producer_step(struct client *client, uint64_t now);
@@ -145,8 +149,12 @@ uint64_t producer_step(struct client *client, uint64_t now);
 int producer_init(struct client *client);
 void producer_fini(struct client *client);
 
-/* When the run stops in the middle of a batch: leaves what is needed to end it in connection.out.
- */
+/* Hands the rest of the batch under way to the kernel. 1: there is none left, 0: the socket is
+ * full, -1: error. */
+int producer_finish_batch(struct client *client);
+
+/* When the run stops in the middle of a batch: puts what is needed to end it in front of what
+ * stands in connection.out. */
 void producer_stop(struct client *client);
 
 /* Handle what has been received. 0, or -1 with connection.error. */

@@ -39,14 +39,15 @@ worker_interest(struct worker *worker, struct client *client)
     client->interest = events;
 }
 
-/* Sends what stands in connection.out. */
-static void
+void
 client_flush(struct client *client)
 {
     struct connection *connection = &client->connection;
     if (connection->out.size == connection->out_sent)
         return;
-    int status = connection_flush(connection);
+    int status = client->is_producer ? producer_finish_batch(client) : 1;
+    if (status > 0)
+        status = connection_flush(connection);
     if (status < 0)
         run_fail(client->run, client);
     client->wants_output = status == 0;
