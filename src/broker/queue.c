@@ -1235,6 +1235,17 @@ confirm(struct shard *shard, const struct mail *mail, bool is_accepted)
     shard_send(shard, &answer);
 }
 
+/* A publisher on this shard hears of it in time. For one on another it may be too late: to await an
+ * answer for every message that is not kept would double the post between threads. */
+static void
+tell_lost(struct queue *queue, const struct mail *mail)
+{
+    struct mail lost = {
+        .type = MAIL_LOST, .to = mail->from, .from = mail->to, .number = mail->publish.number};
+    if (!ref_is_none(mail->from))
+        shard_send(queue->shard, &lost);
+}
+
 static void
 receive_message(struct queue *queue, const struct mail *mail)
 {
@@ -1247,6 +1258,8 @@ receive_message(struct queue *queue, const struct mail *mail)
         /* Who is not told must not lose it: the journal gives it back at the next start. */
         if (mail->flag)
             shard_settle(queue->shard, queue->journal_id, id);
+        else if (id == 0)
+            tell_lost(queue, mail);
     }
     /* A dead letter that was refused and dead-lettered here has gone on: it must not come again. */
     if (status == 1 && mail->publish.number == DEPARTURE_NUMBER)

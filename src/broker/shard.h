@@ -42,6 +42,7 @@ enum mail_type {
     MAIL_REPLY,
     MAIL_CONFIRM,   /* the queue has taken or refused a message that asked for an answer, or it is
                        done with one whose settlement did */
+    MAIL_LOST,      /* a message that is not kept found no memory, and had asked for no answer */
     MAIL_CANCELLED, /* the queue of a consumer has gone */
     MAIL_WANT,      /* a metered subscription has messages and asks for leave to send */
     MAIL_UNUSED,    /* and gives leave back that it did not need */
@@ -130,7 +131,7 @@ struct mail {
             struct ref subscription;
             uint32_t consumer;
         } reply;
-        uint64_t number; /* CONFIRM: of the publish; 0: of a settlement */
+        uint64_t number; /* CONFIRM, LOST: of the publish; 0: of a settlement */
         uint32_t consumer;
     };
 };
@@ -269,6 +270,7 @@ shard_settle(struct shard *shard, uint64_t queue_id, uint64_t message_id)
 
 /* Publishes: one reference to the message is given away. For each target that may refuse
  * (route->may_reject_count), `from` gets a MAIL_CONFIRM with `number`: perhaps before this returns.
+ * Any other that has no memory for a message that the journal does not keep sends MAIL_LOST.
  * A message that shard_keeps is in the journal then; -ENOMEM: it could not be put there and went
  * nowhere. */
 MUST_CHECK int shard_publish(struct shard *shard, const struct route *route,

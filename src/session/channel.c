@@ -293,9 +293,16 @@ channel_answered(struct channel *channel)
 }
 
 static void
+report_confirms(struct channel *channel)
+{
+    if (!list_is_linked(&channel->confirm_link))
+        list_push_back(&channel->connection->confirming, &channel->confirm_link);
+    connection_dirty(channel->connection);
+}
+
+static void
 confirmed(struct channel *channel, const struct mail *mail)
 {
-    struct connection *connection = channel->connection;
     if (channel->mode == CHANNEL_TRANSACTIONAL) {
         transaction_confirmed(channel, mail);
         return;
@@ -303,10 +310,21 @@ confirmed(struct channel *channel, const struct mail *mail)
     if (mail->number == 0)
         return;
     if (confirms_answer(&channel->confirms, mail->number, mail->flag != 0) != 0)
-        connection_break(connection, "out of memory");
-    if (!list_is_linked(&channel->confirm_link))
-        list_push_back(&connection->confirming, &channel->confirm_link);
-    connection_dirty(connection);
+        connection_break(channel->connection, "out of memory");
+    report_confirms(channel);
+}
+
+/* A message of the channel found no memory in a queue. */
+static void
+lost(struct channel *channel, const struct mail *mail)
+{
+    if (channel->mode == CHANNEL_TRANSACTIONAL)
+        transaction_lost(channel);
+    if (channel->mode != CHANNEL_CONFIRMS)
+        return;
+    if (confirms_lost(&channel->confirms, mail->number) != 0)
+        connection_break(channel->connection, "out of memory");
+    report_confirms(channel);
 }
 
 static void
@@ -340,6 +358,9 @@ channel_receive(void *client, const struct mail *mail)
         break;
     case MAIL_CONFIRM:
         confirmed(channel, mail);
+        break;
+    case MAIL_LOST:
+        lost(channel, mail);
         break;
     case MAIL_CANCELLED:
         consumer_cancelled(channel, mail);

@@ -233,6 +233,8 @@ void transaction_writes(struct channel *channel);
 bool transaction_is_committing(const struct channel *channel);
 /* A queue has answered (MAIL_CONFIRM). */
 void transaction_confirmed(struct channel *channel, const struct mail *mail);
+/* A message of the commit was lost. */
+void transaction_lost(struct channel *channel);
 /* What the commit wrote is on disk. */
 void transaction_durable(struct channel *channel);
 void transaction_free(struct channel *channel);

@@ -94,6 +94,24 @@ confirms_answer(struct confirms *confirms, uint64_t number, bool is_accepted)
 }
 
 int
+confirms_lost(struct confirms *confirms, uint64_t number)
+{
+    if (number <= confirms->reported || number >= confirms->next)
+        return 0;
+    if (number < confirms->base) {
+        /* Done without a slot, so all after it are, too: they get theirs now. */
+        while (confirms->next - number > confirms->capacity)
+            if (grow(confirms) != 0)
+                return -ENOMEM;
+        for (uint64_t i = number; i < confirms->base; i++)
+            *slot_at(confirms, i) = (struct confirm_slot){.state = CONFIRM_DONE};
+        confirms->base = number;
+    }
+    slot_at(confirms, number)->is_refused = true;
+    return 0;
+}
+
+int
 confirms_durable(struct confirms *confirms, uint64_t number)
 {
     uint64_t first =

@@ -44,6 +44,10 @@ MUST_CHECK int confirms_durable(struct confirms *confirms, uint64_t number);
 /* One answer for that message came. -ENOMEM: it cannot be noted, so the channel is useless. */
 MUST_CHECK int confirms_answer(struct confirms *confirms, uint64_t number, bool is_accepted);
 
+/* The message is lost although nobody was asked about it: it is reported as refused, unless it is
+ * reported already. -ENOMEM: that cannot be noted. */
+MUST_CHECK int confirms_lost(struct confirms *confirms, uint64_t number);
+
 /* What to tell the client next: true with basic.ack or basic.nack for `number` (and, if multiple,
  * all before it that were not reported); false when there is nothing. */
 struct confirm_report {

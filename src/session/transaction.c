@@ -221,6 +221,13 @@ transaction_confirmed(struct channel *channel, const struct mail *mail)
 }
 
 void
+transaction_lost(struct channel *channel)
+{
+    if (transaction_is_committing(channel))
+        channel->transaction->is_refused = true;
+}
+
+void
 transaction_durable(struct channel *channel)
 {
     if (transaction_is_committing(channel))

@@ -394,6 +394,37 @@ START_TEST(any_one_allocation_may_fail)
 }
 END_TEST
 
+/* It is in the queue, or whoever published it hears that it is not. */
+START_TEST(a_transient_message_that_finds_no_place_is_lost_and_told)
+{
+    size_t lost = 0;
+    failures = 1;
+    for (int64_t n = 0; failures > 0; n++) {
+        uint32_t answers;
+        fail_after = -1;
+        broker_up(1, receive);
+        client_init(&client, test_broker->shards[0]);
+        ck_assert(declares_q3());
+        is_armed = false;
+        struct message_wish wish = {
+            .uid = 1, .exchange = "", .routing_key = "q3", .priority = -1, .expiration_ms = -1};
+        struct message *message = make_message(&wish);
+        failures = 0;
+        fail_after = n;
+        is_armed = true;
+        int count = publish(test_broker->shards[0], message, client.ref, 1, &answers);
+        is_armed = false;
+        fail_after = -1;
+        if (count > 0)
+            ck_assert_uint_eq(queue_of(queues[3])->ready + client.lost, 1);
+        lost += client.lost;
+        client_fini(&client);
+        broker_down();
+    }
+    ck_assert_uint_gt(lost, 0);
+}
+END_TEST
+
 static void
 many_fail(void)
 {
@@ -553,6 +584,7 @@ add(TCase *tests)
     tcase_add_test(tests, any_one_allocation_may_fail);
     tcase_add_test(tests, many_allocations_may_fail);
     tcase_add_test(tests, a_binding_that_could_not_be_made_leaves_nothing);
+    tcase_add_test(tests, a_transient_message_that_finds_no_place_is_lost_and_told);
     tcase_add_test(tests, what_found_no_place_is_no_duplicate_later);
     tcase_add_test(tests, what_comes_back_has_its_place_also_without_memory);
     tcase_add_test(tests, a_broker_is_made_whole_or_not_at_all);

@@ -598,6 +598,9 @@ client_receive(void *context, const struct mail *mail)
         client->refused += mail->flag == 0;
         client->written += mail->flag != 0 && mail->result != 0;
         break;
+    case MAIL_LOST:
+        client->lost++;
+        break;
     case MAIL_CANCELLED:
         client->cancelled++;
         break;

@@ -136,6 +136,45 @@ START_TEST(answers_too_late_or_for_nothing_mean_nothing)
 }
 END_TEST
 
+static void
+lose(uint64_t number)
+{
+    ck_assert_int_eq(confirms_lost(&confirms, number), 0);
+}
+
+START_TEST(a_message_that_was_done_at_once_and_is_lost_is_refused)
+{
+    for (int i = 0; i < 4; i++)
+        publish_one(0, false);
+    lose(2);
+    check_report(1, false, false);
+    check_report(2, false, true);
+    check_report(4, true, false);
+    check_nothing_to_report();
+    publish_one(0, false);
+    check_report(5, false, false);
+    lose(5); /* too late */
+    check_nothing_to_report();
+}
+END_TEST
+
+START_TEST(a_message_that_is_lost_is_refused_when_the_others_have_answered)
+{
+    publish_one(1, false);
+    lose(1);
+    check_nothing_to_report();
+    answer(1, true);
+    check_report(1, false, true);
+    publish_one(1, false);
+    publish_one(0, false); /* done before the one in front of it */
+    lose(3);
+    check_report(3, false, true);
+    answer(2, true);
+    check_report(3, true, false); /* the client knows 3 already */
+    check_nothing_to_report();
+}
+END_TEST
+
 /* --- Against a model -------------------------------------------------------------------------- */
 
 enum { MESSAGES = 3000 };
@@ -180,6 +219,13 @@ answer_one(void)
 }
 
 static void
+lose_one(uint64_t number)
+{
+    lose(number);
+    model[number].is_refused |= !model[number].is_reported;
+}
+
+static void
 random_confirms(void)
 {
     uint64_t on_disk = 0;
@@ -192,6 +238,10 @@ random_confirms(void)
             model[confirms.next].answers_due = answers;
             model[confirms.next].awaits_disk = awaits_disk;
             publish_one(answers, awaits_disk);
+            if (chance(10))
+                lose_one(confirms.next - 1);
+        } else if (chance(5) && confirms.next > 1) {
+            lose_one(confirms.next - 1 - pick(confirms.next < 20 ? confirms.next - 1 : 20));
         } else if (chance(80) && confirms.next > 1) {
             answer_one();
         } else if (confirms.next > 1) {
@@ -232,6 +282,8 @@ add(TCase *tests)
     tcase_add_test(tests, what_is_done_early_is_reported_early_and_only_once);
     tcase_add_test(tests, different_outcomes_are_different_reports);
     tcase_add_test(tests, answers_too_late_or_for_nothing_mean_nothing);
+    tcase_add_test(tests, a_message_that_was_done_at_once_and_is_lost_is_refused);
+    tcase_add_test(tests, a_message_that_is_lost_is_refused_when_the_others_have_answered);
     tcase_add_test(tests, confirms_report_what_the_model_says);
 }
 
