@@ -162,9 +162,16 @@ on_method(struct connection *connection, uint16_t number, struct slice payload)
             method_error(connection, NULL, &error, info);
         return;
     }
-    struct channel *channel = connection_channel(connection, number);
     if (connection->state == CONNECTION_CLOSING)
         return;
+    if (connection->state != CONNECTION_OPEN) {
+        /* Channels are for who has logged in, and belong to a vhost. */
+        amqp_error_set(&error, AMQP_REPLY_UNEXPECTED_FRAME,
+                       "a method on channel %u before the connection is open", number);
+        method_error(connection, NULL, &error, info);
+        return;
+    }
+    struct channel *channel = connection_channel(connection, number);
     if (channel == NULL) {
         if (info->id != AMQP_channel_open) {
             amqp_error_set(&error, AMQP_REPLY_CHANNEL_ERROR, "expected 'channel.open'");

@@ -280,6 +280,31 @@ def a_queue_method_before_login_ends_the_connection(s):
     connection.refused(503, re.compile("."), or_dropped=True)
 
 
+def channel_before_open(until):
+    """Without a user and a vhost there is nothing that a channel could work with."""
+    def run(s):
+        connection = s.connect(until=until)
+        connection.send(wire.method_frame(1, "channel.open")
+                        + wire.method_frame(1, "queue.declare", queue=s.queue_name()))
+        connection.refused(505, re.compile("UNEXPECTED_FRAME"), or_dropped=True)
+        s.channel().sync()
+    return run
+
+
+for phase, until in ("login", "header"), ("tuning", "tune"):
+    add(f"a_channel_opened_before_{phase}_ends_the_connection", channel_before_open(until))
+
+
+@scenario
+def a_channel_opened_before_the_vhost_ends_the_connection(s):
+    connection = s.connect(until="tune")
+    connection.say("connection.tune-ok", channel_max=10, frame_max=131072)
+    connection.send(wire.method_frame(1, "channel.open")
+                    + wire.method_frame(1, "queue.declare", queue=s.queue_name()))
+    connection.refused(505, re.compile("UNEXPECTED_FRAME"), or_dropped=True)
+    s.channel().sync()
+
+
 @scenario
 def close_is_answered_with_close_ok(s):
     connection = s.connect()
