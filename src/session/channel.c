@@ -123,9 +123,12 @@ channel_fail(struct channel *channel, const struct amqp_error *error)
               CONNECTION_WHO(connection), LOG_UINT("channel", channel->number),
               LOG_STR("reason", error->text));
     channel_flush_confirms(channel);
+    /* Its own answer will not be heard any more. Another channel's is still awaited: this one may
+     * fail at any time, by its timer. */
+    if (channel->pending.method_id != 0 || transaction_is_committing(channel))
+        connection->is_waiting = false;
     channel_release(channel);
     channel->is_closing = true;
-    connection->is_waiting = false;
     CONNECTION_SEND(connection, channel->number, channel_close, 512,
                     {.reply_code = error->code,
                      .reply_text = slice_from(error->text),

@@ -1,4 +1,6 @@
 """Several connections at once: what one does reaches the other whole and in order."""
+import re
+
 import amqp_wire as wire
 from client import Failure, check_equal
 from harness import scenario
@@ -195,3 +197,44 @@ def consumers_of_one_queue_on_many_connections_share_it_in_turn(s):
     for consumer in consumers:
         for _ in range(10):
             consumer.expect("basic.deliver")
+
+
+@scenario
+def a_channel_that_ends_by_its_timer_does_not_disturb_the_requests_of_another(s):
+    """The answers come from other threads; the connection must go on waiting for each."""
+    owners = [s.channel() for _ in range(4)]
+    queues = [s.queue(owner) for owner in owners]
+    lates = [s.channel()]
+    lates += [lates[0].connection.channel() for _ in range(2)]
+    busy = lates[0].connection.channel()
+    for seconds, late in enumerate(lates, 1):
+        owners[0].publish(queues[0], "never settled")
+        late.consume(queues[0], "late", arguments={"x-consumer-timeout": 1000 * seconds})
+        late.expect("basic.deliver")
+        late.call("basic.cancel", consumer_tag="late")
+    requests = b""
+    for n in range(100):
+        queue = queues[1 + n % 3]
+        requests += wire.method_frame(busy.number, "queue.declare", queue=queue, passive=True)
+        requests += wire.method_frame(busy.number, "basic.consume", queue=queue,
+                                      consumer_tag=f"{n}")
+        requests += wire.method_frame(busy.number, "basic.cancel", consumer_tag=f"{n}")
+    busy.connection.send(requests)
+    while not all(is_closed(late) for late in lates):
+        busy.connection.send(requests)  # before those before are answered: it always waits
+        expect_round(busy, queues)
+    expect_round(busy, queues)
+    for late in lates:
+        late.refused(406, re.compile("delivery acknowledgement on channel .* timed out"), by="")
+
+
+def is_closed(channel):
+    inbox = channel.connection.inbox(channel.number)
+    return any(method.name == "channel.close" for method in inbox)
+
+
+def expect_round(busy, queues):
+    for n in range(100):
+        busy.expect("queue.declare-ok", queue=queues[1 + n % 3])
+        busy.expect("basic.consume-ok", consumer_tag=f"{n}")
+        busy.expect("basic.cancel-ok", consumer_tag=f"{n}")
