@@ -1146,15 +1146,19 @@ queue_delete(struct queue *queue)
     wheel_cancel(&shard->wheel, &queue->unused_timer);
     list_remove(&queue->run_link);
     queue->active = NULL;
-    LIST_FOR_EACH_SAFE (node, &queue->all) {
+    /* None can be reached any more when the first client is told, which may give others credit. */
+    LIST_FOR_EACH (node, &queue->all) {
+        struct subscription *subscription = LIST_ENTRY(node, struct subscription, all_link);
+        list_remove(&subscription->turn_link);
+        ref_table_remove(&shard->subscriptions, subscription->ref);
+    }
+    struct list *node;
+    while ((node = list_pop_front(&queue->all)) != NULL) {
         struct subscription *subscription = LIST_ENTRY(node, struct subscription, all_link);
         struct mail mail = {.type = MAIL_CANCELLED,
                             .to = subscription->client,
                             .from = queue->ref,
                             .consumer = subscription->consumer};
-        list_remove(&subscription->turn_link);
-        list_remove(&subscription->all_link);
-        ref_table_remove(&shard->subscriptions, subscription->ref);
         free(subscription);
         shard_send(shard, &mail);
     }

@@ -375,8 +375,9 @@ channel_receive(void *client, const struct mail *mail)
         channel_grant(channel);
         break;
     case MAIL_UNUSED:
-        channel->granted -=
-            mail->credit.messages < channel->granted ? mail->credit.messages : channel->granted;
+        consumer = channel_consumer(channel, mail->credit.consumer);
+        if (consumer != NULL)
+            consumer_ungrant(consumer, mail->credit.messages);
         channel_grant(channel);
         break;
     default:

@@ -24,6 +24,7 @@ struct consumer {
     uint32_t number; /* slot and generation */
     struct ref queue, subscription;
     uint32_t window;     /* CONSUMER_WINDOW, or of many */
+    uint32_t granted;    /* its part of channel->granted */
     uint32_t owed_bytes; /* delivered, and not yet reported to the queue */
     int64_t timeout_ms;  /* its deliveries are to be settled within; 0: no limit */
     bool no_ack, is_cancelling, is_reply_to;
@@ -215,6 +216,9 @@ bool channel_is_full(struct channel *channel);
 
 /* May the channel have one more consumer, of this queue? -1 with the error. */
 int consumer_check_limits(struct channel *channel, struct slice queue, struct amqp_error *error);
+
+/* So much of the consumer's leave was used, or came back. */
+void consumer_ungrant(struct consumer *consumer, uint32_t messages);
 
 /* Settles one entry at its queue. */
 void channel_settle(struct channel *channel, struct unacked_entry *entry,

@@ -88,6 +88,7 @@ consumer_free(struct consumer *consumer)
     channel->consumer_count--;
     channel->connection->consumer_count--;
     (void)vhost_add_consumers(channel->connection->vhost, -1);
+    consumer_ungrant(consumer, consumer->granted);
     list_remove(&consumer->owing_link);
     list_remove(&consumer->want_link);
     free(consumer);
@@ -362,6 +363,7 @@ unsubscribed(struct channel *channel)
         CONNECTION_SEND(channel->connection, channel->number, basic_cancel_ok, 512,
                         {.consumer_tag = tag_of(consumer)});
     consumer_free(consumer);
+    channel_grant(channel);
     channel_answered(channel);
 }
 
@@ -385,6 +387,7 @@ consumer_cancelled(struct channel *channel, const struct mail *mail)
         CONNECTION_SEND(connection, channel->number, basic_cancel, 512,
                         {.consumer_tag = tag_of(consumer), .no_wait = true});
     consumer_free(consumer);
+    channel_grant(channel);
 }
 
 /* --- basic.qos -------------------------------------------------------------------------------- */
@@ -398,6 +401,7 @@ set_metered(struct channel *channel, bool is_metered)
         struct consumer *consumer = channel->consumers[i].consumer;
         if (consumer == NULL || consumer->no_ack)
             continue;
+        consumer_ungrant(consumer, consumer->granted);
         struct mail mail = {
             .type = MAIL_CREDIT,
             .flag = is_metered ? CREDIT_METERED : CREDIT_FREE,
@@ -421,7 +425,6 @@ basic_qos_method(struct channel *channel, const union amqp_method *method, struc
         bool is_metered = qos->prefetch_count > 0;
         channel->global_prefetch = qos->prefetch_count;
         if (was_metered != is_metered) {
-            channel->granted = 0;
             set_metered(channel, is_metered);
         }
         channel_grant(channel);
@@ -442,8 +445,19 @@ channel_grant(struct channel *channel)
         struct mail mail = {
             .type = MAIL_CREDIT, .to = consumer->subscription, .credit = {.messages = 1}};
         channel->granted++;
+        consumer->granted++;
         shard_send(channel->connection->host->shard, &mail);
     }
+}
+
+void
+consumer_ungrant(struct consumer *consumer, uint32_t messages)
+{
+    /* What was given before the limit changed may come back after it. */
+    if (messages > consumer->granted)
+        messages = consumer->granted;
+    consumer->granted -= messages;
+    consumer->channel->granted -= messages;
 }
 
 /* Tells the queue that its deliveries have been taken off. */

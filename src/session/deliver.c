@@ -319,8 +319,7 @@ deliver_message(struct channel *channel, const struct mail *mail)
             give_back(channel, delivery);
             return;
         }
-        if (channel->granted > 0 && !delivery->no_ack)
-            channel->granted--;
+        consumer_ungrant(consumer, 1);
     }
     uint64_t delivery_tag = note_delivery(
         channel, delivery, is_get ? channel->pending.timeout_ms : consumer->timeout_ms);

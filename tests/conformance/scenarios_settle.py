@@ -1,5 +1,6 @@
 """Acknowledging: ack, nack, reject, recover, and what prefetch lets through."""
 
+import amqp_wire as wire
 from client import check_equal
 from harness import add, scenario
 
@@ -449,3 +450,23 @@ def thousands_of_acks_of_every_kind_settle_what_they_name(s):
     channel.nack(0, multiple=True)
     channel.holds(queue, 300)
     channel.got(queue, "2102", redelivered=True)
+
+
+@scenario
+def a_cancelled_consumer_leaves_its_share_of_the_global_prefetch_to_others(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.call("basic.qos", prefetch_count=1, global_=True)
+    channel.publish_all(queue, "ab")
+    channel.consume(queue, "first")
+    tag = channel.expect("basic.deliver", body="a").delivery_tag
+    # At once: the room that the first makes is promised to a consumer that is about to go.
+    channel.connection.send(
+        wire.method_frame(channel.number, "basic.ack", delivery_tag=tag)
+        + wire.method_frame(channel.number, "basic.cancel", consumer_tag="first"))
+    channel.answer("basic.cancel-ok")
+    channel.say("basic.recover", requeue=True)  # if it was still given one
+    channel.answer("basic.recover-ok")
+    channel.connection.inbox(channel.number).clear()
+    channel.consume(queue, "second")
+    channel.expect("basic.deliver", body="b", consumer_tag="second")
