@@ -342,11 +342,13 @@ is_unread(const struct connection *connection)
 }
 
 /* Its input waits, because it publishes and something is short. Contents that have begun are still
- * taken to their end: they hold memory that nobody can consume before. */
+ * taken to their end: they hold memory that nobody can consume before. So is the answer to a close.
+ */
 static bool
 is_held(const struct connection *connection)
 {
     return connection->host->pressure != 0 && connection->has_published
+           && connection->state == CONNECTION_OPEN
            && (connection->unfinished == 0 || connection->finish_left == 0);
 }
 

@@ -1,4 +1,5 @@
 """Publishers wait while memory or disk is short, and are told so; everybody else goes on."""
+import amqp_wire as wire
 from client import check_equal
 from harness import scenario
 
@@ -106,3 +107,16 @@ def a_publisher_is_told_that_the_disk_is_nearly_full(s):
     channel.connection.expect("connection.blocked", reason="low on disk")
     other = s.channel()
     check_equal("messages", other.counts(queue)[0], 0)
+
+
+@scenario(config=LITTLE_MEMORY)
+def the_answer_to_a_close_is_read_while_memory_is_short(s):
+    channel = s.channel()
+    channel.publish("nowhere", "it is a publisher")
+    channel.publish("nowhere", "and makes a mistake", immediate=True)
+    _, number, payload = channel.connection.read_frame()
+    check_equal("channel and method", (number, wire.decode_method(payload)[0]),
+                (0, "connection.close"))
+    until_blocked(s)
+    channel.connection.say("connection.close-ok")
+    channel.connection.expect_end()
