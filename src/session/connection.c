@@ -294,12 +294,10 @@ continue_partial_body(struct connection *connection, const uint8_t *data, size_t
     size_t taken = size < connection->body_left ? size : connection->body_left;
     bool is_end = taken == connection->body_left;
     size_t payload = is_end ? taken - 1 : taken;
+    connection->body_left -= (uint32_t)taken;
     if (is_end && data[taken - 1] != AMQP_FRAME_END) {
         fail(connection, AMQP_REPLY_FRAME_ERROR, "a body frame does not end with octet 206");
-        return 0;
-    }
-    connection->body_left -= (uint32_t)taken;
-    if (payload > 0) {
+    } else if (payload > 0) {
         struct amqp_frame piece = {
             .type = AMQP_FRAME_BODY,
             .channel = connection->body_channel,
@@ -739,7 +737,6 @@ connection_fail(struct connection *connection, const struct amqp_error *error)
         return;
     }
     connection->state = CONNECTION_CLOSING;
-    connection->body_left = 0;
     CONNECTION_SEND(connection, 0, connection_close, 512,
                     {.reply_code = error->code,
                      .reply_text = slice_from(error->text),

@@ -3,7 +3,7 @@ import re
 import struct
 
 import amqp_wire as wire
-from client import Failure, check_equal
+from client import ConnectionClosed, Failure, check_equal
 from harness import add, scenario
 
 def method_payload(class_id, method_id, rest=b""):
@@ -283,3 +283,21 @@ def a_text_that_is_not_utf_8_does_not_harm_the_connection(s):
     channel.publish(queue, b"m", correlation_id=b"\xff\xfe", headers={"k": b"\xc3\x28"})
     message = channel.consume(queue) and channel.expect("basic.deliver", body=b"m")
     check_equal("correlation id", wire.to_bytes(message.properties["correlation_id"]), b"\xff\xfe")
+
+
+@scenario
+def the_rest_of_a_frame_that_was_wrong_is_skipped(s):
+    """What comes after it is understood: the answer to connection.close."""
+    connection = s.channel().connection
+    frame = wire.body_frame(1, b"x" * 100000)
+    connection.send(wire.method_frame(1, "basic.publish", routing_key="nowhere")
+                    + wire.header_frame(1, 10) + frame[:50000])
+    try:
+        while True:
+            _, number, payload = connection.read_frame()
+            if (number, wire.decode_method(payload)[0]) == (0, "connection.close"):
+                break
+    except ConnectionClosed:
+        raise Failure("the connection was not closed in order") from None
+    connection.send(frame[50000:] + wire.method_frame(0, "connection.close-ok"))
+    connection.expect_end()
