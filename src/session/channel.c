@@ -68,6 +68,14 @@ channel_new(struct connection *connection, uint16_t number)
     return channel;
 }
 
+static void
+forget_pending(struct channel *channel)
+{
+    free((char *)channel->pending.queue_name.data);
+    free(channel->pending.declare);
+    channel->pending = (struct pending){0};
+}
+
 /* What the channel holds of the core goes back: consumers, unsettled messages, what is half
  * published. */
 static void
@@ -95,8 +103,7 @@ channel_release(struct channel *channel)
     confirms_fini(&channel->confirms);
     list_remove(&channel->confirm_link);
     list_remove(&channel->written_link);
-    free((char *)channel->pending.queue_name.data);
-    channel->pending = (struct pending){0};
+    forget_pending(channel);
     free((char *)channel->last_queue.data);
     channel->last_queue = (struct slice){0};
     free(channel->consumers);
@@ -288,8 +295,7 @@ channel_fail_pending(struct channel *channel, struct amqp_error *error)
 void
 channel_answered(struct channel *channel)
 {
-    free((char *)channel->pending.queue_name.data);
-    channel->pending = (struct pending){0};
+    forget_pending(channel);
     channel->connection->is_waiting = false;
     connection_gate(channel->connection);
     connection_dirty(channel->connection);

@@ -55,8 +55,9 @@ struct pending {
     uint32_t method_id; /* enum amqp_method_id, for errors */
     bool no_wait;
     struct consumer *consumer;
-    struct slice queue_name; /* owned copy, for the answer and errors; may be none */
-    int64_t timeout_ms;      /* basic.get: within which its message is to be settled; 0: no limit */
+    struct slice queue_name;            /* owned copy, for the answer and errors; may be none */
+    struct amqp_queue_declare *declare; /* owned: makes the queue if it has gone; may be none */
+    int64_t timeout_ms; /* basic.get: within which its message is to be settled; 0: no limit */
 };
 
 struct transaction;

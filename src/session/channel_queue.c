@@ -227,13 +227,36 @@ check_same(struct channel *channel, const struct queue_record *record,
                                             vhost_name(connection->vhost), error);
 }
 
+/* The method with all that it points to, under this name, in one allocation. NULL: out of memory.
+ */
+static struct amqp_queue_declare *
+keep_declare(const struct amqp_queue_declare *declare, struct slice name)
+{
+    struct amqp_queue_declare *kept = malloc(sizeof(*kept) + name.size + declare->arguments.size);
+    if (kept == NULL)
+        return NULL;
+    char *at = (char *)(kept + 1);
+    *kept = *declare;
+    memcpy(at, name.data, name.size);
+    kept->queue = (struct slice){at, name.size};
+    at += name.size;
+    if (declare->arguments.size > 0)
+        memcpy(at, declare->arguments.data, declare->arguments.size);
+    kept->arguments = (struct slice){at, declare->arguments.size};
+    return kept;
+}
+
 /* Asks the queue for its counts, for queue.declare-ok. */
 static int
-ask_counts(struct channel *channel, struct slice name, struct ref queue, bool no_wait)
+ask_counts(struct channel *channel, struct slice name, struct ref queue,
+           const struct amqp_queue_declare *declare)
 {
     channel->pending = (struct pending){
-        .method_id = AMQP_queue_declare, .no_wait = no_wait, .queue_name = copy(name)};
-    if (channel->pending.queue_name.data == NULL) {
+        .method_id = AMQP_queue_declare, .no_wait = declare->no_wait, .queue_name = copy(name)};
+    if (!declare->passive)
+        channel->pending.declare = keep_declare(declare, name);
+    if (channel->pending.queue_name.data == NULL
+        || (!declare->passive && channel->pending.declare == NULL)) {
         connection_break(channel->connection, "out of memory");
         return 0;
     }
@@ -243,14 +266,15 @@ ask_counts(struct channel *channel, struct slice name, struct ref queue, bool no
 }
 
 static int
-declare_passive(struct channel *channel, struct slice name, bool no_wait, struct amqp_error *error)
+declare_passive(struct channel *channel, struct slice name,
+                const struct amqp_queue_declare *declare, struct amqp_error *error)
 {
     struct found_queue found;
     if (name.size > 0 && is_reply_to_name(name)) {
         if (!reply_to_exists(channel, name))
             return no_queue(channel, name, error);
         remember_last(channel, name);
-        if (!no_wait)
+        if (!declare->no_wait)
             send_declare_ok(channel, name, 0, 1);
         return 0;
     }
@@ -259,7 +283,7 @@ declare_passive(struct channel *channel, struct slice name, bool no_wait, struct
     if (channel_find_queue(channel, &name, &found, error) != 0)
         return -1;
     remember_last(channel, name);
-    return ask_counts(channel, name, found.ref, no_wait);
+    return ask_counts(channel, name, found.ref, declare);
 }
 
 /* May the user declare a queue of this name? Nothing is asked for a name that is refused anyway. */
@@ -299,7 +323,7 @@ queue_declare_method(struct channel *channel, const union amqp_method *method,
         .arguments = declare->arguments,
     };
     if (declare->passive || is_reply_to_name(declaration.name))
-        return declare_passive(channel, declaration.name, declare->no_wait, error);
+        return declare_passive(channel, declaration.name, declare, error);
 
     struct slice made_name = declaration.name;
     if (made_name.size == 0)
@@ -335,10 +359,28 @@ queue_declare_method(struct channel *channel, const union amqp_method *method,
         return -1;
     remember_last(channel, declaration.name);
     if (!ref_is_none(existing))
-        return ask_counts(channel, declaration.name, existing, declare->no_wait);
+        return ask_counts(channel, declaration.name, existing, declare);
     if (!declare->no_wait)
         send_declare_ok(channel, declaration.name, 0, 0);
     return 0;
+}
+
+/* The queue was there, and has been deleted before the question reached it. */
+static void
+declare_again(struct channel *channel)
+{
+    struct connection *connection = channel->connection;
+    struct amqp_queue_declare *declare = channel->pending.declare;
+    const union amqp_method method = {.queue_declare = *declare};
+    struct amqp_error error = {0};
+    channel->pending.declare = NULL;
+    channel_answered(channel);
+    if (queue_declare_method(channel, &method, &error) != 0) {
+        channel->pending.method_id = AMQP_queue_declare;
+        channel_fail_pending(channel, &error);
+    }
+    connection_gate(connection); /* a new one may be durable */
+    free(declare);
 }
 
 /* --- queue.bind and unbind -------------------------------------------------------------------- */
@@ -524,6 +566,10 @@ queue_replied(struct channel *channel, const struct mail *mail)
     case QUEUE_GONE:
         if (is_delete)
             break;
+        if (pending->declare != NULL) {
+            declare_again(channel);
+            return;
+        }
         (void)no_queue(channel, pending->queue_name, &error);
         channel_fail_pending(channel, &error);
         return;

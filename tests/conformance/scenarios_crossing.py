@@ -238,3 +238,22 @@ def expect_round(busy, queues):
         busy.expect("queue.declare-ok", queue=queues[1 + n % 3])
         busy.expect("basic.consume-ok", consumer_tag=f"{n}")
         busy.expect("basic.cancel-ok", consumer_tag=f"{n}")
+
+
+@scenario
+def a_declaration_that_crosses_a_deletion_is_never_told_that_there_is_no_queue(s):
+    """It finds the queue, or makes it: only who declares it passively may be told."""
+    deleters, declarers = [s.channel() for _ in range(2)], [s.channel() for _ in range(2)]
+    queue = s.queue_name()
+    for _ in range(300):
+        for channel in declarers:
+            channel.connection.send(20 * wire.method_frame(channel.number, "queue.declare",
+                                                           queue=queue))
+        for channel in deleters:
+            channel.connection.send(20 * wire.method_frame(channel.number, "queue.delete",
+                                                           queue=queue))
+        for _ in range(20):
+            for channel in declarers:
+                channel.expect("queue.declare-ok", queue=queue)
+            for channel in deleters:
+                channel.expect("queue.delete-ok")
