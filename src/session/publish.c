@@ -413,7 +413,10 @@ publish_message(struct channel *channel, struct message *message,
     }
     if (is_kept && channel->mode == CHANNEL_CONFIRMS && !list_is_linked(&channel->written_link))
         list_push_back(&connection->host->written, &channel->written_link);
-    if (shard_publish(shard, route, message, channel->ref, number, PUBLISHED_BY_CLIENT) != 0)
+    /* Without confirms nobody asks; and an answer that came during a later transaction would count
+     * there. */
+    struct ref from = channel->mode == CHANNEL_PLAIN ? REF_NONE : channel->ref;
+    if (shard_publish(shard, route, message, from, number, PUBLISHED_BY_CLIENT) != 0)
         return channel_error(error, AMQP_REPLY_RESOURCE_ERROR, "out of memory for the log");
     return 0;
 }

@@ -1,4 +1,7 @@
 """Publisher confirms and transactions."""
+import itertools
+
+import amqp_wire as wire
 from client import Failure
 from harness import scenario
 
@@ -413,3 +416,20 @@ def a_confirming_channel_cannot_be_transactional(s):
     channel = s.channel()
     channel.select()
     channel.refuses("tx.select", 406, "cannot switch from confirm to tx mode")
+
+
+@scenario
+def what_was_published_before_a_transaction_has_no_part_in_it(s):
+    """A queue of another thread refuses it while the commit is under way."""
+    for owner, channel in itertools.permutations([s.channel() for _ in range(3)], 2):
+        channel = channel.connection.channel()
+        full = s.queue(owner, arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+        roomy = s.queue(owner, arguments={"x-max-length": 9, "x-overflow": "reject-publish"})
+        channel.connection.send(
+            wire.publish_frames(channel.number, "", full, b"refused")
+            + wire.method_frame(channel.number, "tx.select")
+            + wire.publish_frames(channel.number, "", roomy, b"committed")
+            + wire.method_frame(channel.number, "tx.commit"))
+        channel.expect("tx.select-ok")
+        channel.expect("tx.commit-ok")
+        channel.got(roomy, "committed")
