@@ -51,23 +51,27 @@ channel_settle(struct channel *channel, struct unacked_entry *entry, enum settle
     run_end(&run);
 }
 
-/* Settles all that is outstanding up to and with this tag. */
+/* Settles all that is outstanding up to and with this tag. What is given back may be delivered anew
+ * before this is over: the entries may move then, and those that come are not meant. */
 static void
 settle_up_to(struct channel *channel, uint64_t last, enum settle_outcome outcome)
 {
     struct unacked *unacked = &channel->unacked;
+    if (last >= unacked->next)
+        last = unacked->next - 1;
     struct run run = {
         .mail = {.type = MAIL_SETTLE, .result = (uint8_t)outcome},
         .shard = channel->connection->host->shard,
     };
-    for (uint64_t tag = unacked->base; tag <= last && tag < unacked->next; tag++) {
+    for (uint64_t tag = unacked->base; tag <= last; tag++) {
         struct unacked_entry *entry = unacked_at(unacked, tag);
         if (entry->state != UNACKED_OUTSTANDING)
             continue;
-        run_add(&run, entry);
-        if (entry->consumer == GET_CONSUMER && channel->got > 0)
-            channel->got--;
+        const struct unacked_entry settled = *entry;
         unacked_remove(unacked, entry);
+        if (settled.consumer == GET_CONSUMER && channel->got > 0)
+            channel->got--;
+        run_add(&run, &settled);
     }
     run_end(&run);
 }

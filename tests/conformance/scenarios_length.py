@@ -321,3 +321,23 @@ def a_message_of_any_priority_expires(s):
     channel.holds(queue, 1)
     if content(channel, queue) != "high":
         raise Failure("the wrong message expired")
+
+
+@scenario
+def all_that_is_requeued_at_once_may_be_delivered_at_once(s):
+    """A queue at its limit delivers before it drops: while the rest is still being requeued."""
+    channel = s.channel()
+    queues = [s.queue(channel, arguments={"x-max-length": 0}) for _ in range(2)]
+    for queue in queues:
+        channel.consume(queue, queue)
+    for n in range(8):
+        for queue in queues:
+            channel.publish(queue, f"{n}")
+            channel.delivered(f"{n}")
+    channel.nack(0, multiple=True)
+    for _ in range(2):
+        again = [channel.expect("basic.deliver", redelivered=True) for _ in range(16)]
+        check_equal("messages", sorted((m.consumer_tag, m.body) for m in again),
+                    sorted((q, f"{n}".encode()) for q in queues for n in range(8)))
+        channel.say("basic.recover", requeue=True)
+        channel.sync()
