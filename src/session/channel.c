@@ -91,11 +91,9 @@ channel_release(struct channel *channel)
     /* From here on deliveries that are on their way return to their queues by themselves. */
     ref_table_remove(&shard->clients, channel->ref);
     channel->ref = REF_NONE;
-    for (uint64_t tag = channel->unacked.base; tag < channel->unacked.next; tag++) {
-        struct unacked_entry *entry = unacked_at(&channel->unacked, tag);
-        if (entry->state != UNACKED_HOLE)
-            channel_settle(channel, entry, SETTLE_REQUEUED);
-    }
+    struct unacked_entry *entry;
+    for (uint64_t tag = 0; (entry = unacked_from(&channel->unacked, &tag)) != NULL; tag++)
+        channel_settle(channel, entry, SETTLE_REQUEUED);
     unacked_fini(&channel->unacked);
     unacked_init(&channel->unacked);
     wheel_cancel(&shard->wheel, &channel->settle_timer);

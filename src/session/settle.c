@@ -63,8 +63,8 @@ settle_up_to(struct channel *channel, uint64_t last, enum settle_outcome outcome
         .mail = {.type = MAIL_SETTLE, .result = (uint8_t)outcome},
         .shard = channel->connection->host->shard,
     };
-    for (uint64_t tag = unacked->base; tag <= last; tag++) {
-        struct unacked_entry *entry = unacked_at(unacked, tag);
+    struct unacked_entry *entry;
+    for (uint64_t tag = 0; (entry = unacked_from(unacked, &tag)) != NULL && tag <= last; tag++) {
         if (entry->state != UNACKED_OUTSTANDING)
             continue;
         const struct unacked_entry settled = *entry;

@@ -96,10 +96,10 @@ transaction_settle(struct channel *channel, uint64_t delivery_tag, bool multiple
                    enum settle_outcome outcome, struct amqp_error *error)
 {
     struct unacked *unacked = &channel->unacked;
-    uint64_t tag = multiple ? unacked->base : delivery_tag;
-    for (; tag <= delivery_tag && tag < unacked->next; tag++) {
-        struct unacked_entry *entry = unacked_find(unacked, tag);
-        if (entry == NULL)
+    struct unacked_entry *entry;
+    uint64_t tag = multiple ? 0 : delivery_tag;
+    for (; (entry = unacked_from(unacked, &tag)) != NULL && tag <= delivery_tag; tag++) {
+        if (entry->state != UNACKED_OUTSTANDING)
             continue;
         if (note_settled(channel->transaction, tag, outcome, error) != 0)
             return -1;

@@ -84,16 +84,38 @@ START_TEST(what_needs_no_settling_takes_a_tag_and_no_memory)
 }
 END_TEST
 
-START_TEST(the_oldest_comes_first)
+START_TEST(all_are_visited_in_their_order)
 {
     uint64_t tag = 0;
-    ck_assert_ptr_null(unacked_first(&unacked, &tag));
+    ck_assert_ptr_null(unacked_from(&unacked, &tag));
     for (uint64_t i = 1; i <= 5; i++)
         deliver(10 + i);
     settle(1);
     settle(3);
-    ck_assert_uint_eq(unacked_first(&unacked, &tag)->tag, 12);
+    ck_assert_uint_eq(unacked_from(&unacked, &tag)->tag, 12);
     ck_assert_uint_eq(tag, 2);
+    tag = 3;
+    ck_assert_uint_eq(unacked_from(&unacked, &tag)->tag, 14);
+    ck_assert_uint_eq(tag, 4);
+    tag = 6;
+    ck_assert_ptr_null(unacked_from(&unacked, &tag));
+}
+END_TEST
+
+START_TEST(what_is_never_settled_does_not_keep_the_memory_of_what_came_after)
+{
+    uint64_t first = deliver(7);
+    for (uint64_t i = 0; i < 100000; i++)
+        settle(deliver(i));
+    ck_assert_uint_le(unacked.capacity, 64);
+    for (uint64_t i = 0; i < 100000; i++)
+        (void)unacked_skip(&unacked);
+    uint64_t last = deliver(8);
+    ck_assert_uint_eq(last, 200002);
+    ck_assert_uint_le(unacked.capacity, 64);
+    ck_assert_uint_eq(unacked_find(&unacked, first)->tag, 7);
+    ck_assert_uint_eq(unacked_find(&unacked, last)->tag, 8);
+    ck_assert_ptr_null(unacked_find(&unacked, 100000));
 }
 END_TEST
 
@@ -113,13 +135,13 @@ END_TEST
 
 START_TEST(what_a_transaction_settled_is_not_outstanding_and_not_forgotten)
 {
-    uint64_t tag;
+    uint64_t tag = 0;
     deliver(1);
     deliver(2);
     unacked_find(&unacked, 1)->state = UNACKED_IN_TRANSACTION;
     unacked_trim(&unacked);
     ck_assert_ptr_null(unacked_find(&unacked, 1));
-    ck_assert_uint_eq(unacked_first(&unacked, &tag)->tag, 2);
+    ck_assert_uint_eq(unacked_from(&unacked, &tag)->tag, 1);
     ck_assert_uint_eq(unacked_at(&unacked, 1)->tag, 1);
 }
 END_TEST
@@ -164,11 +186,15 @@ random_tags(void)
         }
         REQUIRE(unacked.outstanding == count, "%u outstanding, not %u", unacked.outstanding, count);
     }
-    uint64_t tag = 0, first = 1;
-    while (first < unacked.next && !is_outstanding[first])
-        first++;
-    REQUIRE((unacked_first(&unacked, &tag) == NULL) == (first == unacked.next), "the first");
-    REQUIRE(count == 0 || tag == first, "the first is %" PRIu64 ", not %" PRIu64, tag, first);
+    struct unacked_entry *entry;
+    uint64_t expected = 1;
+    for (uint64_t tag = 0; (entry = unacked_from(&unacked, &tag)) != NULL; tag++, count--) {
+        while (expected < unacked.next && !is_outstanding[expected])
+            expected++;
+        REQUIRE(tag == expected, "the next is %" PRIu64 ", not %" PRIu64, tag, expected);
+        expected++;
+    }
+    REQUIRE(count == 0, "%u were not visited", count);
     tear_down();
 }
 
@@ -188,7 +214,8 @@ add(TCase *tests)
     tcase_add_test(tests, a_tag_is_settled_once);
     tcase_add_test(tests, a_tag_is_never_given_again);
     tcase_add_test(tests, what_needs_no_settling_takes_a_tag_and_no_memory);
-    tcase_add_test(tests, the_oldest_comes_first);
+    tcase_add_test(tests, all_are_visited_in_their_order);
+    tcase_add_test(tests, what_is_never_settled_does_not_keep_the_memory_of_what_came_after);
     tcase_add_test(tests, the_most_urgent_is_that_with_the_earliest_deadline);
     tcase_add_test(tests, what_a_transaction_settled_is_not_outstanding_and_not_forgotten);
     tcase_add_test(tests, a_burst_gives_its_memory_back);
