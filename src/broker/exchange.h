@@ -118,7 +118,8 @@ struct binding {
     void *match_group;                   /* direct: struct key_group; topic: struct topic_node */
     enum headers_match match;
     bool matches_x_headers;
-    uint32_t weight; /* consistent hash */
+    uint32_t weight;  /* consistent hash */
+    uint32_t *places; /* and where in the ring its buckets are; owned by the exchange type */
 };
 
 /* NULL: there is no such type. */

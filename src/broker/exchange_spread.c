@@ -13,12 +13,19 @@ enum { RING_MAX = 1 << 20, WEIGHT_MAX = 1 << 16 };
 
 enum { RING_SEED = 0x77687070 };
 
-/* The buckets of a consistent-hash exchange: a binding owns as many as its weight says. */
+struct hash_bucket {
+    struct binding *binding;
+    uint32_t number; /* its place is binding->places[number] */
+};
+
+/* The buckets of a consistent-hash exchange: a binding owns as many as its weight says. When one
+ * goes, the last buckets take the places of its own: so no more keys move than have to, and it
+ * costs its weight, not the ring's size. */
 struct hash_ring {
     struct slice header;   /* hash this header, ... */
     struct slice property; /* ... or this property, else the routing key */
     size_t count, capacity;
-    struct binding **buckets;
+    struct hash_bucket *buckets;
 };
 
 /* Lamping and Veach's jump hash: when a bucket is added to n, only 1/(n+1) of the keys move. */
@@ -114,14 +121,19 @@ hash_add(struct exchange *exchange, struct binding *binding)
     struct hash_ring *ring = exchange->ring;
     if (ring->count + binding->weight > ring->capacity) {
         size_t capacity = 2 * (ring->count + binding->weight);
-        struct binding **grown = realloc(ring->buckets, capacity * sizeof(struct binding *));
+        struct hash_bucket *grown = realloc(ring->buckets, capacity * sizeof(*grown));
         if (grown == NULL)
             return -ENOMEM;
         ring->buckets = grown;
         ring->capacity = capacity;
     }
-    for (uint32_t i = 0; i < binding->weight; i++)
-        ring->buckets[ring->count++] = binding;
+    binding->places = malloc(binding->weight * sizeof(*binding->places));
+    if (binding->places == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < binding->weight; i++) {
+        binding->places[i] = (uint32_t)ring->count;
+        ring->buckets[ring->count++] = (struct hash_bucket){binding, i};
+    }
     return 0;
 }
 
@@ -129,11 +141,14 @@ static void
 hash_remove(struct exchange *exchange, struct binding *binding)
 {
     struct hash_ring *ring = exchange->ring;
-    size_t kept = 0;
-    for (size_t i = 0; i < ring->count; i++)
-        if (ring->buckets[i] != binding)
-            ring->buckets[kept++] = ring->buckets[i];
-    ring->count = kept;
+    for (uint32_t i = 0; i < binding->weight; i++) {
+        uint32_t place = binding->places[i]; /* perhaps that of a bucket which moved just now */
+        struct hash_bucket last = ring->buckets[--ring->count];
+        ring->buckets[place] = last;
+        last.binding->places[last.number] = place;
+    }
+    free(binding->places);
+    binding->places = NULL;
 }
 
 /* What a header or property contributes: its bytes, or those of the number. */
@@ -193,7 +208,8 @@ hash_route(struct exchange *exchange, struct router *router)
 {
     struct hash_ring *ring = exchange->ring;
     if (ring->count > 0)
-        router_add(router, ring->buckets[jump_hash(hash_of_message(ring, router), ring->count)]);
+        router_add(router,
+                   ring->buckets[jump_hash(hash_of_message(ring, router), ring->count)].binding);
 }
 
 const struct exchange_type exchange_type_consistent_hash = {

@@ -534,11 +534,34 @@ START_TEST(a_new_queue_of_a_consistent_hash_takes_its_share_and_moves_no_other)
 }
 END_TEST
 
+/* The last queue of the ring takes the place of the one that goes; its own keys are spread. */
+START_TEST(a_queue_that_leaves_a_consistent_hash_moves_the_keys_of_one_other_at_the_most)
+{
+    static struct ref before[KEYS], after[KEYS];
+    broker_up(1, client_receive);
+    declare_exchange("ring", "x-consistent-hash", (struct slice){"", 0});
+    for (int i = 0; i < RING_QUEUES; i++)
+        add_to_ring(i, RING_WEIGHT);
+    route_keys(before);
+    struct ref gone = find_queue("r2")->queue, last = find_queue("r7")->queue;
+    queue_delete(queue_of(find_queue("r2")));
+    route_keys(after);
+    for (int i = 0; i < KEYS; i++) {
+        ck_assert(!ref_equal(after[i], gone));
+        if (!ref_equal(before[i], gone) && !ref_equal(before[i], last))
+            ck_assert(ref_equal(after[i], before[i]));
+    }
+    broker_down();
+}
+END_TEST
+
 static void
 add(TCase *tests)
 {
     tcase_add_test(tests, routes_reach_what_the_model_reaches);
     tcase_add_test(tests, a_new_queue_of_a_consistent_hash_takes_its_share_and_moves_no_other);
+    tcase_add_test(tests,
+                   a_queue_that_leaves_a_consistent_hash_moves_the_keys_of_one_other_at_the_most);
 }
 
 int
