@@ -391,46 +391,69 @@ first_ready(struct queue *queue, uint64_t *tag, struct lane **lane)
     }
 }
 
-/* Expires what is due, at most `budget`; arms the timer for the rest. */
-static void
-expire(struct queue *queue, unsigned budget)
+/* The deadline of the first in the heap, which may have left meanwhile; NEVER: it is empty. */
+static int64_t
+first_in_heap_ms(const struct queue *queue)
 {
-    int64_t now_ms = queue->shard->now_ms;
-    int64_t next_ms = NEVER;
-    enum departure_reason reason =
-        queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED;
+    return queue->expiry_count == 0 ? NEVER : queue->expiries[0].deadline_ms;
+}
+
+/* Expires what is due at the heads of the lanes; the deadline of the first that is left. A store of
+ * delayed messages, which may have been due for long when the broker was down, gives them out in
+ * the order of their times: it stops where the heap's turn is. */
+static int64_t
+expire_heads(struct queue *queue, enum departure_reason reason, unsigned *budget)
+{
+    int64_t now_ms = queue->shard->now_ms, next_ms = NEVER;
     for (uint16_t i = 0; i < queue->lane_count; i++) {
         struct lane *lane = queue->lanes[i];
         uint64_t sequence;
         struct entry *entry;
         while (lane != NULL && (entry = lane_first_ready(lane, &sequence)) != NULL) {
-            if (entry->deadline_ms > now_ms || budget == 0) {
+            if (entry->deadline_ms > now_ms || *budget == 0
+                || (reason == DEPARTS_DELAY_OVER && first_in_heap_ms(queue) < entry->deadline_ms)) {
                 if (entry->deadline_ms < next_ms)
                     next_ms = entry->deadline_ms;
                 break;
             }
-            budget--;
+            --*budget;
             queue_depart(queue, tag_of(i, sequence), entry, reason);
         }
     }
-    while (queue->expiry_count > 0) {
-        struct expiry item = queue->expiries[0];
-        if (item.deadline_ms > now_ms || budget == 0) {
-            if (item.deadline_ms < next_ms)
-                next_ms = item.deadline_ms;
-            break;
-        }
-        expiry_pop(queue);
+    return next_ms;
+}
+
+/* Takes the first item of the heap off; its message expires if it is still there. */
+static void
+expire_first_in_heap(struct queue *queue, enum departure_reason reason)
+{
+    uint64_t tag = queue->expiries[0].tag;
+    expiry_pop(queue);
+    struct lane *lane;
+    struct entry *entry = entry_of(queue, tag, &lane);
+    if (entry == NULL)
+        return;
+    entry->flags &= (uint8_t)~ENTRY_IN_EXPIRY_HEAP;
+    if (entry->state == ENTRY_READY)
+        queue_depart(queue, tag, entry, reason);
+}
+
+/* Expires what is due, at most `budget`; arms the timer for the rest. */
+static void
+expire(struct queue *queue, unsigned budget)
+{
+    int64_t now_ms = queue->shard->now_ms;
+    enum departure_reason reason =
+        queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED;
+    int64_t next_ms = expire_heads(queue, reason, &budget);
+    while (first_in_heap_ms(queue) <= now_ms && budget > 0) {
+        expire_first_in_heap(queue, reason);
         budget--; /* also for one that has left before: there may be as many as messages */
-        struct lane *lane;
-        struct entry *entry = entry_of(queue, item.tag, &lane);
-        if (entry == NULL)
-            continue;
-        entry->flags &= (uint8_t)~ENTRY_IN_EXPIRY_HEAP;
-        if (entry->state != ENTRY_READY)
-            continue;
-        queue_depart(queue, item.tag, entry, reason);
+        if (reason == DEPARTS_DELAY_OVER)
+            next_ms = expire_heads(queue, reason, &budget);
     }
+    if (first_in_heap_ms(queue) < next_ms)
+        next_ms = first_in_heap_ms(queue);
     /* What is due and over the budget waits a moment: a timer of the past would fire in this turn.
      */
     wheel_set(&queue->shard->wheel, &queue->expiry_timer, next_ms <= now_ms ? now_ms + 1 : next_ms);

@@ -406,6 +406,22 @@ START_TEST(a_message_that_is_held_back_for_one_queue_is_not_for_another)
 }
 END_TEST
 
+/* As after a night on which the broker was down. */
+START_TEST(delayed_messages_that_are_late_come_in_the_order_of_their_times)
+{
+    static const int delays_ms[] = {500, 100, 300, 900, 200, 600};
+    static const uint64_t expected[] = {2, 5, 3, 1, 6, 4};
+    (void)declare_delayed();
+    struct queue_record *queue = declare("q", &(struct arguments){0});
+    bind_queue("d", "q", "k", (struct slice){"", 0});
+    for (size_t i = 0; i < ARRAY_SIZE(delays_ms); i++)
+        send("d", "k", i + 1, -1, delays_ms[i]);
+    pass(1000);
+    for (size_t i = 0; i < ARRAY_SIZE(expected); i++)
+        ck_assert_uint_eq(get(queue)->uid, expected[i]);
+}
+END_TEST
+
 START_TEST(a_delayed_message_comes_when_its_time_has_come)
 {
     struct amqp_value value;
@@ -451,6 +467,7 @@ add(TCase *tests)
     tcase_add_test(tests, an_exchange_gives_its_queues_a_dead_letter_route_unless_they_have_one);
     tcase_add_test(tests, what_a_deleted_queue_had_sent_on_arrives);
     tcase_add_test(tests, a_message_that_is_held_back_for_one_queue_is_not_for_another);
+    tcase_add_test(tests, delayed_messages_that_are_late_come_in_the_order_of_their_times);
     tcase_add_test(tests, a_delayed_message_comes_when_its_time_has_come);
 }
 
