@@ -95,10 +95,10 @@ struct exchange {
     size_t binding_count;
     uint64_t mark;
     /* What the types keep. */
-    struct map keys;          /* direct: struct key_group by routing key */
-    struct topic_node *topic; /* topic: root of the trie */
-    struct hash_ring *ring;   /* consistent hash */
-    struct history *history;  /* recent history */
+    struct map keys;             /* direct: struct key_group by routing key */
+    struct topic_node *topic;    /* topic: root of the trie */
+    struct spread_by *spread_by; /* consistent hash */
+    struct history *history;     /* recent history */
     struct deduplication *deduplication;
     struct queue_record *delay_store; /* delayed: where messages wait */
 };
@@ -118,8 +118,8 @@ struct binding {
     void *match_group;                   /* direct: struct key_group; topic: struct topic_node */
     enum headers_match match;
     bool matches_x_headers;
-    uint32_t weight;  /* consistent hash */
-    uint32_t *places; /* and where in the ring its buckets are; owned by the exchange type */
+    uint32_t weight; /* consistent hash: its part of the messages, */
+    uint64_t lot;    /* and the hash of its destination */
 };
 
 /* NULL: there is no such type. */

@@ -1,6 +1,6 @@
 /* Exchange types that send each message to one of their bindings: by a consistent hash with
  * weights, by the hash modulo their number, or at random. */
-#include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,38 +8,19 @@
 #include "base/hash.h"
 #include "broker/exchange.h"
 
-/* The sum of the weights of one exchange; what a weight may be. */
-enum { RING_MAX = 1 << 20, WEIGHT_MAX = 1 << 16 };
+enum { WEIGHT_MAX = 1 << 16 };
 
-enum { RING_SEED = 0x77687070 };
+enum { SPREAD_SEED = 0x77687070 };
 
-struct hash_bucket {
-    struct binding *binding;
-    uint32_t number; /* its place is binding->places[number] */
-};
-
-/* The buckets of a consistent-hash exchange: a binding owns as many as its weight says. When one
- * goes, the last buckets take the places of its own: so no more keys move than have to, and it
- * costs its weight, not the ring's size. */
-struct hash_ring {
-    struct slice header;   /* hash this header, ... */
+/* What a consistent-hash exchange hashes. Which binding a hash belongs to is found by rendezvous:
+ * each binding draws a number from the hash and its own destination, and the highest, in proportion
+ * to the weights, has the message. So there is no state: a binding that comes or goes moves its own
+ * share of the keys and no other, whatever the order in which they came, also after a restart. It
+ * costs a look at every binding; the route of a key that repeats is cached. */
+struct spread_by {
+    struct slice header;   /* this header, ... */
     struct slice property; /* ... or this property, else the routing key */
-    size_t count, capacity;
-    struct hash_bucket *buckets;
 };
-
-/* Lamping and Veach's jump hash: when a bucket is added to n, only 1/(n+1) of the keys move. */
-static size_t
-jump_hash(uint64_t key, size_t buckets)
-{
-    int64_t chosen = -1, next = 0;
-    while (next < (int64_t)buckets) {
-        chosen = next;
-        key = key * 2862933555777941757ULL + 1;
-        next = (int64_t)((double)(chosen + 1) * ((double)(1LL << 31) / (double)((key >> 33) + 1)));
-    }
-    return (size_t)chosen;
-}
 
 static int
 hash_declare(struct exchange *exchange, struct amqp_error *error)
@@ -65,29 +46,28 @@ hash_declare(struct exchange *exchange, struct amqp_error *error)
                        SLICE_ARGS(property.bytes));
         return -1;
     }
-    exchange->ring = calloc(1, sizeof(*exchange->ring));
-    if (exchange->ring == NULL) {
+    exchange->spread_by = calloc(1, sizeof(*exchange->spread_by));
+    if (exchange->spread_by == NULL) {
         amqp_error_set(error, AMQP_REPLY_RESOURCE_ERROR, "out of memory");
         return -1;
     }
     if (has_header)
-        exchange->ring->header = header.bytes;
+        exchange->spread_by->header = header.bytes;
     if (has_property)
-        exchange->ring->property = property.bytes;
+        exchange->spread_by->property = property.bytes;
     return 0;
 }
 
 static void
 hash_free(struct exchange *exchange)
 {
-    if (exchange->ring != NULL)
-        free(exchange->ring->buckets);
-    free(exchange->ring);
+    free(exchange->spread_by);
 }
 
 static int
 hash_check(struct exchange *exchange, struct binding *binding, struct amqp_error *error)
 {
+    (void)exchange;
     struct slice key = binding->routing_key;
     uint64_t weight = 0;
     bool is_negative = key.size > 1 && key.data[0] == '-';
@@ -106,49 +86,16 @@ hash_check(struct exchange *exchange, struct binding *binding, struct amqp_error
                        "The binding key must be greater than 0");
         return -1;
     }
-    if (weight > WEIGHT_MAX || exchange->ring->count + weight > RING_MAX) {
+    if (weight > WEIGHT_MAX) {
         amqp_error_set(error, AMQP_REPLY_PRECONDITION_FAILED, "The binding key must not exceed %d",
                        (int)WEIGHT_MAX);
         return -1;
     }
+    struct slice destination =
+        binding->queue != NULL ? binding->queue->name : binding->exchange->name;
     binding->weight = (uint32_t)weight;
+    binding->lot = hash_bytes(destination.data, destination.size, SPREAD_SEED);
     return 0;
-}
-
-static int
-hash_add(struct exchange *exchange, struct binding *binding)
-{
-    struct hash_ring *ring = exchange->ring;
-    if (ring->count + binding->weight > ring->capacity) {
-        size_t capacity = 2 * (ring->count + binding->weight);
-        struct hash_bucket *grown = realloc(ring->buckets, capacity * sizeof(*grown));
-        if (grown == NULL)
-            return -ENOMEM;
-        ring->buckets = grown;
-        ring->capacity = capacity;
-    }
-    binding->places = malloc(binding->weight * sizeof(*binding->places));
-    if (binding->places == NULL)
-        return -ENOMEM;
-    for (uint32_t i = 0; i < binding->weight; i++) {
-        binding->places[i] = (uint32_t)ring->count;
-        ring->buckets[ring->count++] = (struct hash_bucket){binding, i};
-    }
-    return 0;
-}
-
-static void
-hash_remove(struct exchange *exchange, struct binding *binding)
-{
-    struct hash_ring *ring = exchange->ring;
-    for (uint32_t i = 0; i < binding->weight; i++) {
-        uint32_t place = binding->places[i]; /* perhaps that of a bucket which moved just now */
-        struct hash_bucket last = ring->buckets[--ring->count];
-        ring->buckets[place] = last;
-        last.binding->places[last.number] = place;
-    }
-    free(binding->places);
-    binding->places = NULL;
 }
 
 /* What a header or property contributes: its bytes, or those of the number. */
@@ -160,56 +107,87 @@ hash_of_value(const struct amqp_value *value)
     case 'x':
     case 'A':
     case 'F':
-        return hash_bytes(value->bytes.data, value->bytes.size, RING_SEED);
+        return hash_bytes(value->bytes.data, value->bytes.size, SPREAD_SEED);
     case 't':
-        return hash_bytes(&value->boolean, sizeof(value->boolean), RING_SEED);
+        return hash_bytes(&value->boolean, sizeof(value->boolean), SPREAD_SEED);
     case 'V':
-        return hash_bytes("", 0, RING_SEED);
+        return hash_bytes("", 0, SPREAD_SEED);
     case 'f':
     case 'd':
-        return hash_bytes(&value->real, sizeof(value->real), RING_SEED);
+        return hash_bytes(&value->real, sizeof(value->real), SPREAD_SEED);
     case 'D':
-        return hash_bytes(&value->decimal.value, sizeof(value->decimal.value), RING_SEED);
+        return hash_bytes(&value->decimal.value, sizeof(value->decimal.value), SPREAD_SEED);
     case 'T':
-        return hash_bytes(&value->timestamp, sizeof(value->timestamp), RING_SEED);
+        return hash_bytes(&value->timestamp, sizeof(value->timestamp), SPREAD_SEED);
     default:
-        return hash_bytes(&value->integer, sizeof(value->integer), RING_SEED);
+        return hash_bytes(&value->integer, sizeof(value->integer), SPREAD_SEED);
     }
 }
 
 static uint64_t
-hash_of_message(const struct hash_ring *ring, const struct router *router)
+hash_of_message(const struct spread_by *by, const struct router *router)
 {
     static const struct amqp_properties none = {.headers = {"", 0}};
     const struct amqp_properties *properties = router->request->properties;
     if (properties == NULL)
         properties = &none;
     struct amqp_value value = {.type = 'V'};
-    if (ring->header.data != NULL) {
-        if (!amqp_table_find(properties->headers, ring->header, &value))
+    if (by->header.data != NULL) {
+        if (!amqp_table_find(properties->headers, by->header, &value))
             value.type = 'V';
         return hash_of_value(&value);
     }
-    if (ring->property.data == NULL)
-        return hash_bytes(router->routing_key.data, router->routing_key.size, RING_SEED);
-    if (slice_is(ring->property, "timestamp")) {
+    if (by->property.data == NULL)
+        return hash_bytes(router->routing_key.data, router->routing_key.size, SPREAD_SEED);
+    if (slice_is(by->property, "timestamp")) {
         if ((properties->flags & AMQP_HAS_TIMESTAMP) != 0)
             value = (struct amqp_value){.type = 'T', .timestamp = properties->timestamp};
     } else {
         value.type = 'S';
-        value.bytes = slice_is(ring->property, "message_id") ? properties->message_id
-                                                             : properties->correlation_id;
+        value.bytes = slice_is(by->property, "message_id") ? properties->message_id
+                                                           : properties->correlation_id;
     }
     return hash_of_value(&value);
+}
+
+/* What the binding draws for this hash: evenly any number. (The finisher of SplitMix64.) */
+static uint64_t
+draw(const struct binding *binding, uint64_t hash)
+{
+    uint64_t x = hash ^ binding->lot;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return x ^ x >> 31;
+}
+
+/* The draw in proportion to the weight: the one of them all that is the highest belongs to a
+ * binding with the likelihood of its part of all weights. */
+static double
+score(const struct binding *binding, uint64_t drawn)
+{
+    double even = ((double)(drawn >> 11) + 0.5) / (double)(1ULL << 53); /* between 0 and 1 */
+    return (double)binding->weight / -log(even);
 }
 
 static void
 hash_route(struct exchange *exchange, struct router *router)
 {
-    struct hash_ring *ring = exchange->ring;
-    if (ring->count > 0)
-        router_add(router,
-                   ring->buckets[jump_hash(hash_of_message(ring, router), ring->count)].binding);
+    const struct spread_by *by = exchange->spread_by;
+    uint64_t hash = hash_of_message(by, router), best_drawn = 0;
+    struct binding *best = NULL;
+    router->route->depends_on_message |= by->header.data != NULL || by->property.data != NULL;
+    LIST_FOR_EACH (node, &exchange->bindings) {
+        struct binding *binding = LIST_ENTRY(node, struct binding, source_link);
+        uint64_t drawn = draw(binding, hash);
+        if (best != NULL
+            && (binding->weight == best->weight ? drawn <= best_drawn
+                                                : score(binding, drawn) <= score(best, best_drawn)))
+            continue;
+        best = binding;
+        best_drawn = drawn;
+    }
+    if (best != NULL)
+        router_add(router, best);
 }
 
 const struct exchange_type exchange_type_consistent_hash = {
@@ -217,10 +195,7 @@ const struct exchange_type exchange_type_consistent_hash = {
     .declare = hash_declare,
     .free = hash_free,
     .check = hash_check,
-    .add = hash_add,
-    .remove = hash_remove,
     .route = hash_route,
-    .looks_at_message = true,
     .matches_all_keys = true,
 };
 
@@ -243,7 +218,7 @@ modulus_route(struct exchange *exchange, struct router *router)
     struct slice key = router->routing_key;
     if (exchange->binding_count > 0)
         route_to_nth(exchange, router,
-                     hash_bytes(key.data, key.size, RING_SEED) % exchange->binding_count);
+                     hash_bytes(key.data, key.size, SPREAD_SEED) % exchange->binding_count);
 }
 
 const struct exchange_type exchange_type_modulus_hash = {
