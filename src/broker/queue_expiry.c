@@ -1,0 +1,179 @@
+/* When messages of a queue expire, wherever they stand.
+ *
+ * Deadlines that are in the order of the places cost nothing: the heads of the lanes are looked at.
+ * Only those out of order are in a heap. There is one timer for all of a queue. */
+#include "broker/queue_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "broker/departure.h"
+
+static void
+expiry_sift_down(struct queue *queue, size_t i)
+{
+    struct expiry *heap = queue->expiries;
+    for (;;) {
+        size_t smallest = i;
+        for (size_t child = 2 * i + 1; child <= 2 * i + 2; child++)
+            if (child < queue->expiry_count && heap[child].deadline_ms < heap[smallest].deadline_ms)
+                smallest = child;
+        if (smallest == i)
+            return;
+        struct expiry kept = heap[i];
+        heap[i] = heap[smallest];
+        heap[smallest] = kept;
+        i = smallest;
+    }
+}
+
+static void
+expiry_pop(struct queue *queue)
+{
+    queue->expiries[0] = queue->expiries[--queue->expiry_count];
+    expiry_sift_down(queue, 0);
+    if (queue->expiry_count == 0) {
+        free(queue->expiries);
+        queue->expiries = NULL;
+        queue->expiry_capacity = 0;
+    }
+}
+
+/* Items of messages that have left stay in the heap until their time. When they are the most, they
+ * are swept out, so the heap is never much larger than the queue. */
+static void
+expiry_sweep(struct queue *queue)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < queue->expiry_count; i++) {
+        struct lane *lane;
+        struct entry *entry = queue_entry(queue, queue->expiries[i].tag, &lane);
+        if (entry == NULL)
+            continue;
+        if (entry->state == ENTRY_READY)
+            queue->expiries[kept++] = queue->expiries[i];
+        else
+            entry->flags &= (uint8_t)~ENTRY_IN_EXPIRY_HEAP;
+    }
+    queue->expiry_count = kept;
+    for (size_t i = kept / 2; i-- > 0;)
+        expiry_sift_down(queue, i);
+}
+
+void
+queue_arm_expiry(struct queue *queue, int64_t deadline_ms)
+{
+    if (!timer_is_set(&queue->expiry_timer) || deadline_ms < queue->expiry_timer.due_ms)
+        wheel_set(&queue->shard->wheel, &queue->expiry_timer, deadline_ms);
+}
+
+/* An entry that cannot be noted for lack of memory expires when it reaches the head. */
+void
+queue_expiry_push(struct queue *queue, uint64_t tag, struct entry *entry)
+{
+    if (queue->expiry_count > 2 * queue->ready + 1024)
+        expiry_sweep(queue);
+    if (queue->expiry_count == queue->expiry_capacity) {
+        size_t capacity = queue->expiry_capacity == 0 ? 16 : queue->expiry_capacity * 2;
+        struct expiry *heap = realloc(queue->expiries, capacity * sizeof(*heap));
+        if (heap == NULL)
+            return;
+        queue->expiries = heap;
+        queue->expiry_capacity = capacity;
+    }
+    size_t i = queue->expiry_count++;
+    struct expiry *heap = queue->expiries;
+    struct expiry item = {entry->deadline_ms, tag};
+    for (; i > 0 && heap[(i - 1) / 2].deadline_ms > item.deadline_ms; i = (i - 1) / 2)
+        heap[i] = heap[(i - 1) / 2];
+    heap[i] = item;
+    entry->flags |= ENTRY_IN_EXPIRY_HEAP;
+}
+
+void
+queue_note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct entry *entry)
+{
+    if (entry->deadline_ms >= lane->latest_deadline_ms)
+        lane->latest_deadline_ms = entry->deadline_ms;
+    else
+        queue_expiry_push(queue, tag, entry);
+    if (entry->deadline_ms != NEVER)
+        queue_arm_expiry(queue, entry->deadline_ms);
+}
+
+/* The deadline of the first in the heap, which may have left meanwhile; NEVER: it is empty. */
+static int64_t
+first_in_heap_ms(const struct queue *queue)
+{
+    return queue->expiry_count == 0 ? NEVER : queue->expiries[0].deadline_ms;
+}
+
+/* Expires what is due at the heads of the lanes; the deadline of the first that is left. A store of
+ * delayed messages, which may have been due for long when the broker was down, gives them out in
+ * the order of their times: it stops where the heap's turn is. */
+static int64_t
+expire_heads(struct queue *queue, enum departure_reason reason, unsigned *budget)
+{
+    int64_t now_ms = queue->shard->now_ms, next_ms = NEVER;
+    for (uint16_t i = 0; i < queue->lane_count; i++) {
+        struct lane *lane = queue->lanes[i];
+        uint64_t sequence;
+        struct entry *entry;
+        while (lane != NULL && (entry = lane_first_ready(lane, &sequence)) != NULL) {
+            if (entry->deadline_ms > now_ms || *budget == 0
+                || (reason == DEPARTS_DELAY_OVER && first_in_heap_ms(queue) < entry->deadline_ms)) {
+                if (entry->deadline_ms < next_ms)
+                    next_ms = entry->deadline_ms;
+                break;
+            }
+            --*budget;
+            queue_depart(queue, queue_tag(i, sequence), entry, reason);
+        }
+    }
+    return next_ms;
+}
+
+/* Takes the first item of the heap off; its message expires if it is still there. */
+static void
+expire_first_in_heap(struct queue *queue, enum departure_reason reason)
+{
+    uint64_t tag = queue->expiries[0].tag;
+    expiry_pop(queue);
+    struct lane *lane;
+    struct entry *entry = queue_entry(queue, tag, &lane);
+    if (entry == NULL)
+        return;
+    entry->flags &= (uint8_t)~ENTRY_IN_EXPIRY_HEAP;
+    if (entry->state == ENTRY_READY)
+        queue_depart(queue, tag, entry, reason);
+}
+
+/* Expires what is due, at most `budget`; arms the timer for the rest. */
+void
+queue_expire(struct queue *queue, unsigned budget)
+{
+    int64_t now_ms = queue->shard->now_ms;
+    enum departure_reason reason =
+        queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED;
+    int64_t next_ms = expire_heads(queue, reason, &budget);
+    while (first_in_heap_ms(queue) <= now_ms && budget > 0) {
+        expire_first_in_heap(queue, reason);
+        budget--; /* also for one that has left before: there may be as many as messages */
+        if (reason == DEPARTS_DELAY_OVER)
+            next_ms = expire_heads(queue, reason, &budget);
+    }
+    if (first_in_heap_ms(queue) < next_ms)
+        next_ms = first_in_heap_ms(queue);
+    /* What is due and over the budget waits a moment: a timer of the past would fire in this turn.
+     */
+    wheel_set(&queue->shard->wheel, &queue->expiry_timer, next_ms <= now_ms ? now_ms + 1 : next_ms);
+}
+
+void
+queue_on_expiry(struct timer *timer, int64_t now_ms)
+{
+    (void)now_ms;
+    struct queue *queue = CONTAINER_OF(timer, struct queue, expiry_timer);
+    queue_expire(queue, QUEUE_RUN_BUDGET);
+    queue_publish_statistics(queue);
+}

@@ -1,0 +1,114 @@
+/* What the files of a queue share: queue.c (what is asked of it), queue_entries.c (its messages),
+ * queue_expiry.c, queue_consumers.c, queue_life.c. For nobody else. */
+#ifndef BROKER_QUEUE_INTERNAL_H
+#define BROKER_QUEUE_INTERNAL_H
+
+#include "broker/queue.h"
+
+enum { QUEUE_MAGIC = 0x51554555 };
+
+#define TAG_SEQUENCE_MASK ((1ULL << TAG_SEQUENCE_BITS) - 1)
+
+static inline uint64_t
+queue_tag(uint16_t lane, uint64_t sequence)
+{
+    return (uint64_t)lane << TAG_SEQUENCE_BITS | sequence;
+}
+
+/* It has something to do: queue_run is called at the end of the turn. */
+static inline void
+queue_make_runnable(struct queue *queue)
+{
+    if (!list_is_linked(&queue->run_link) && !queue->is_deleted)
+        list_push_back(&queue->shard->runnable, &queue->run_link);
+}
+
+/* Counts have changed: whoever looks from another thread sees these. */
+static inline void
+queue_publish_statistics(const struct queue *queue)
+{
+    struct queue_record *record = queue->record;
+    atomic_store_explicit(&record->ready, queue->ready, memory_order_relaxed);
+    atomic_store_explicit(&record->unacknowledged, queue->unacknowledged, memory_order_relaxed);
+    atomic_store_explicit(&record->consumers, queue->consumer_count, memory_order_relaxed);
+}
+
+/* --- Messages (queue_entries.c) --------------------------------------------------------------- */
+
+/* The entry of a tag and its lane, or NULL: it has left. */
+struct entry *queue_entry(const struct queue *queue, uint64_t tag, struct lane **lane);
+
+/* The ready message whose turn it is: of the highest priority, the oldest. NULL: there is none. */
+struct entry *queue_first_ready(struct queue *queue, uint64_t *tag, struct lane **lane);
+
+/* A new place at the end of the lane of that number. NULL: out of memory. */
+struct entry *queue_add_entry(struct queue *queue, uint16_t number, uint64_t *tag,
+                              struct lane **lane);
+
+/* Gives the message a place; takes the reference. -ENOMEM: it does not. */
+MUST_CHECK int queue_enter(struct queue *queue, struct message *message, int64_t deadline_ms);
+
+/* Sees to it that the entry's message is in memory. False: it cannot be read, which has been
+ * logged, and the entry has left. */
+bool queue_fetch(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry);
+
+/* The entry leaves and the queue is done with its message, which is returned with its reference. */
+struct message *queue_leave(struct queue *queue, uint64_t tag, struct lane *lane,
+                            struct entry *entry);
+
+/* The same for a message of which nobody wants to know any more. */
+void queue_leave_and_forget(struct queue *queue, uint64_t tag, struct lane *lane,
+                            struct entry *entry);
+
+/* Tells the journal that the queue is done with a message that it did not take in. */
+void queue_settle_message(struct queue *queue, const struct message *message);
+
+/* Deduplication. False: the queue has a message with the same identifier. */
+bool queue_note_identifier(struct queue *queue, struct message *message);
+void queue_forget_identifier(struct queue *queue, struct message *message);
+struct slice queue_identifier_of(const void *value); /* of a message, for the map */
+
+/* --- Expiry (queue_expiry.c) ------------------------------------------------------------------ */
+
+/* A message has come into the lane with entry->deadline_ms. */
+void queue_note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct entry *entry);
+
+/* A message that stands out of the order of deadlines. */
+void queue_expiry_push(struct queue *queue, uint64_t tag, struct entry *entry);
+
+/* Something expires at that time. */
+void queue_arm_expiry(struct queue *queue, int64_t deadline_ms);
+
+/* Expires what is due, at most `budget`; arms the timer for the rest. */
+void queue_expire(struct queue *queue, unsigned budget);
+void queue_on_expiry(struct timer *timer, int64_t now_ms);
+
+/* --- Consumers (queue_consumers.c) ------------------------------------------------------------ */
+
+/* Something has changed that may let the subscription receive. */
+void subscription_reconsider(struct subscription *subscription);
+
+/* What mail asks for. */
+void queue_subscribe(struct queue *queue, const struct mail *mail);
+void queue_unsubscribe(struct subscription *subscription, const struct mail *mail);
+void subscription_give_credit(struct subscription *subscription, const struct mail *mail);
+void queue_get(struct queue *queue, const struct mail *mail);
+
+/* --- Life (queue_life.c) ---------------------------------------------------------------------- */
+
+/* What mail asks for. */
+void queue_purge(struct queue *queue, const struct mail *mail);
+void queue_delete_on_request(struct queue *queue, const struct mail *mail);
+
+/* --- Answers (queue.c) ------------------------------------------------------------------------ */
+
+/* Somebody uses it: x-expires counts from here. */
+void queue_use(struct queue *queue);
+
+/* Answers the mail. */
+void queue_reply(struct queue *queue, const struct mail *to, enum queue_result result,
+                 struct mail *answer);
+void queue_reply_counts(struct queue *queue, const struct mail *to, enum queue_result result,
+                        uint64_t messages);
+
+#endif
