@@ -56,6 +56,62 @@ struct access {
     size_t loopback_count;
 };
 
+/* --- Snapshots (access_user.c) ---------------------------------------------------------------- */
+
+/* What a new snapshot begins with; rights are put in before anybody else sees it. */
+struct access_user_parts {
+    struct slice name, password_hash, tags;
+    uint64_t id;
+    bool is_from_file;
+};
+
+/* Copies bytes to *at, which it moves behind them; the caller made the room. */
+struct slice access_keep(char **at, struct slice from);
+
+/* A snapshot with one reference, the caller's. NULL: out of memory. */
+struct access_user *access_user_new(const struct access_user_parts *parts);
+
+/* Under the lock: the same user with this hash and these tags. NULL: out of memory. */
+struct access_user *access_user_copy(const struct access_user *from, struct slice password_hash,
+                                     struct slice tags);
+
+/* Under the lock: what is known of the password is known of the new snapshot too, if the hash is
+ * the same. */
+void access_user_inherit(struct access_user *to, const struct access_user *from);
+
+/* --- Changing (access.c): all of them under the lock ------------------------------------------ */
+
+/* -ENOMEM, and the text that says so. */
+int access_no_memory(char error[ACCESS_ERROR_MAX]);
+
+/* Whether there may be a user with this name, hash and tags: 0, or -EINVAL with the text. */
+MUST_CHECK int access_check_user(struct slice name, struct slice password_hash, struct slice tags,
+                                 char error[ACCESS_ERROR_MAX]);
+
+/* The entry, if it may be changed at run time; NULL with *status and the text. */
+struct access_entry *access_find_changeable(struct access *access, struct slice name, int *status,
+                                            char error[ACCESS_ERROR_MAX]);
+
+/* The user is there from now on, under a name that is new; takes the reference over. -ENOMEM: it is
+ * still the caller's. */
+MUST_CHECK int access_insert(struct access *access, struct access_user *user);
+
+/* The new snapshot in place of the old one; takes the reference over. */
+void access_replace(struct access_entry *entry, struct access_user *user);
+
+/* Frees the entry; who is told of what depends on where the user came from. */
+void access_delete_entry(struct access *access, struct access_entry *entry);
+
+/* The next generation: snapshots and answers of before are old. */
+void access_changed(struct access *access);
+
+/* Tell the observer: of rights that were set or cleared, and that a user with all his rights is no
+ * longer kept. */
+void access_tell_rights(struct access *access, enum access_change_type type,
+                        const struct access_user *user,
+                        const struct access_expressions *expressions);
+void access_tell_deleted(struct access *access, const struct access_user *user);
+
 /* --- Rights (access_rights.c) ----------------------------------------------------------------- */
 
 /* Compiles. For a topic permission, {username} and {vhost} in the expressions become the names,

@@ -1,7 +1,89 @@
-/* A user's snapshot, and what it answers. */
+/* A user's snapshot: making one, and what it answers. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "auth/access_internal.h"
+
+/* --- Making ---------------------------------------------------------------------------------- */
+
+struct slice
+access_keep(char **at, struct slice from)
+{
+    struct slice kept = {*at, from.size};
+    if (from.size > 0)
+        memcpy(*at, from.data, from.size);
+    *at += from.size;
+    return kept;
+}
+
+struct access_user *
+access_user_new(const struct access_user_parts *parts)
+{
+    struct access_user *user =
+        calloc(1, sizeof(*user) + parts->name.size + parts->password_hash.size + parts->tags.size);
+    if (user == NULL)
+        return NULL;
+    char *at = user->bytes;
+    user->references = 1;
+    user->id = parts->id;
+    user->is_from_file = parts->is_from_file;
+    user->name = access_keep(&at, parts->name);
+    user->password_hash = access_keep(&at, parts->password_hash);
+    user->tags = access_keep(&at, parts->tags);
+    return user;
+}
+
+struct access_user *
+access_user_ref(struct access_user *user)
+{
+    atomic_fetch_add_explicit(&user->references, 1, memory_order_relaxed);
+    return user;
+}
+
+void
+access_user_unref(struct access_user *user)
+{
+    if (user == NULL || atomic_fetch_sub_explicit(&user->references, 1, memory_order_acq_rel) > 1)
+        return;
+    rights_list_fini(&user->permissions);
+    rights_list_fini(&user->topics);
+    secret_wipe(user->bytes, user->name.size + user->password_hash.size + user->tags.size);
+    secret_wipe(user->verified, sizeof(user->verified));
+    free(user);
+}
+
+void
+access_user_inherit(struct access_user *to, const struct access_user *from)
+{
+    if (!slice_equal(to->password_hash, from->password_hash) || !atomic_load(&from->is_verified))
+        return;
+    memcpy(to->verified, from->verified, sizeof(to->verified));
+    atomic_store(&to->is_verified, true);
+}
+
+struct access_user *
+access_user_copy(const struct access_user *from, struct slice password_hash, struct slice tags)
+{
+    const struct access_user_parts parts = {
+        .name = from->name,
+        .password_hash = password_hash,
+        .tags = tags,
+        .id = from->id,
+        .is_from_file = from->is_from_file,
+    };
+    struct access_user *user = access_user_new(&parts);
+    if (user == NULL)
+        return NULL;
+    if (rights_list_copy(&user->permissions, &from->permissions) != 0
+        || rights_list_copy(&user->topics, &from->topics) != 0) {
+        access_user_unref(user);
+        return NULL;
+    }
+    access_user_inherit(user, from);
+    return user;
+}
+
+/* --- What it answers ------------------------------------------------------------------------- */
 
 struct slice
 access_user_name(const struct access_user *user)
