@@ -45,4 +45,16 @@ slice_starts_with(struct slice a, struct slice prefix)
            && (prefix.size == 0 || memcmp(a.data, prefix.data, prefix.size) == 0);
 }
 
+/* Copies the bytes to *at, where the caller made room, and moves *at behind them. Returns the copy:
+ * so an object keeps its names in one allocation. */
+static inline struct slice
+slice_keep(char **at, struct slice from)
+{
+    struct slice kept = {*at, from.size};
+    if (from.size > 0)
+        memcpy(*at, from.data, from.size);
+    *at += from.size;
+    return kept;
+}
+
 #endif

@@ -101,7 +101,7 @@ access_set_loopback_users(struct access *access, const struct slice *names, size
             free_names(copies, i);
             return -ENOMEM;
         }
-        copies[i] = access_keep(&copy, names[i]);
+        copies[i] = slice_keep(&copy, names[i]);
     }
     pthread_mutex_lock(&access->mutex);
     struct slice *old = access->loopback_users;
@@ -207,7 +207,7 @@ access_insert(struct access *access, struct access_user *user)
     if (entry == NULL)
         return -ENOMEM;
     char *at = entry->bytes;
-    entry->name = access_keep(&at, user->name);
+    entry->name = slice_keep(&at, user->name);
     entry->user = user;
     int status = map_insert(&access->users, entry);
     if (status != 0)

@@ -65,9 +65,6 @@ struct access_user_parts {
     bool is_from_file;
 };
 
-/* Copies bytes to *at, which it moves behind them; the caller made the room. */
-struct slice access_keep(char **at, struct slice from);
-
 /* A snapshot with one reference, the caller's. NULL: out of memory. */
 struct access_user *access_user_new(const struct access_user_parts *parts);
 

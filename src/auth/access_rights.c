@@ -73,16 +73,6 @@ compile(struct slice text, struct slice user, struct slice vhost, bool is_topic,
     return pattern;
 }
 
-static struct slice
-keep(char **at, struct slice from)
-{
-    struct slice kept = {*at, from.size};
-    if (from.size > 0)
-        memcpy(*at, from.data, from.size);
-    *at += from.size;
-    return kept;
-}
-
 struct rights *
 rights_new(const struct access_expressions *expressions, struct slice user, bool is_topic,
            char error[ACCESS_ERROR_MAX])
@@ -96,11 +86,11 @@ rights_new(const struct access_expressions *expressions, struct slice user, bool
         return NULL;
     char *at = rights->bytes;
     rights->references = 1;
-    rights->texts.vhost = keep(&at, expressions->vhost);
-    rights->texts.exchange = keep(&at, expressions->exchange);
+    rights->texts.vhost = slice_keep(&at, expressions->vhost);
+    rights->texts.exchange = slice_keep(&at, expressions->exchange);
     for (int i = is_topic ? ACCESS_WRITE : ACCESS_CONFIGURE; i < ACCESS_PERMISSIONS; i++) {
         char reason[PATTERN_ERROR_MAX];
-        rights->texts.texts[i] = keep(&at, expressions->texts[i]);
+        rights->texts.texts[i] = slice_keep(&at, expressions->texts[i]);
         rights->patterns[i] =
             compile(rights->texts.texts[i], user, rights->texts.vhost, is_topic, reason);
         if (rights->patterns[i] != NULL)

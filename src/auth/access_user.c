@@ -6,16 +6,6 @@
 
 /* --- Making ---------------------------------------------------------------------------------- */
 
-struct slice
-access_keep(char **at, struct slice from)
-{
-    struct slice kept = {*at, from.size};
-    if (from.size > 0)
-        memcpy(*at, from.data, from.size);
-    *at += from.size;
-    return kept;
-}
-
 struct access_user *
 access_user_new(const struct access_user_parts *parts)
 {
@@ -27,9 +17,9 @@ access_user_new(const struct access_user_parts *parts)
     user->references = 1;
     user->id = parts->id;
     user->is_from_file = parts->is_from_file;
-    user->name = access_keep(&at, parts->name);
-    user->password_hash = access_keep(&at, parts->password_hash);
-    user->tags = access_keep(&at, parts->tags);
+    user->name = slice_keep(&at, parts->name);
+    user->password_hash = slice_keep(&at, parts->password_hash);
+    user->tags = slice_keep(&at, parts->tags);
     return user;
 }
 

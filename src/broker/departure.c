@@ -58,16 +58,6 @@ try_again(struct timer *timer, int64_t now_ms)
     list_move_back(&departure->shard->departures, &departure->link);
 }
 
-static struct slice
-keep(char **at, struct slice from)
-{
-    struct slice kept = {*at, from.size};
-    if (from.size > 0)
-        memcpy(*at, from.data, from.size);
-    *at += from.size;
-    return kept;
-}
-
 static int
 depart(struct queue *queue, struct message *message, uint64_t id, enum departure_reason reason,
        struct ref settler, struct slice exchange, const struct slice *routing_key)
@@ -93,10 +83,11 @@ depart(struct queue *queue, struct message *message, uint64_t id, enum departure
     departure->id = id;
     departure->queue = queue->ref;
     departure->settler = settler;
-    departure->queue_name = keep(&at, record->name);
-    departure->exchange = keep(&at, exchange);
+    departure->queue_name = slice_keep(&at, record->name);
+    departure->exchange = slice_keep(&at, exchange);
     departure->has_routing_key = routing_key != NULL;
-    departure->routing_key = routing_key != NULL ? keep(&at, *routing_key) : (struct slice){0};
+    departure->routing_key =
+        routing_key != NULL ? slice_keep(&at, *routing_key) : (struct slice){0};
     list_init(&departure->link);
     list_push_back(&queue->shard->departures, &departure->link);
     return 0;

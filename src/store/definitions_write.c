@@ -80,16 +80,6 @@ definitions_discard(struct definitions *definitions)
 
 /* --- Handing over ----------------------------------------------------------------------------- */
 
-static struct slice
-keep(char **at, struct slice from)
-{
-    struct slice kept = {*at, from.size};
-    if (from.size > 0)
-        memcpy(*at, from.data, from.size);
-    *at += from.size;
-    return kept;
-}
-
 static void
 fail(struct definitions *definitions, const char *text)
 {
@@ -137,7 +127,7 @@ submit(struct definitions *definitions, enum statement statement,
     change->statement = statement;
     change->definition = from;
     for (size_t i = 0; i < ARRAY_SIZE(byte_fields); i++)
-        *field_of(&change->definition, i) = keep(&at, *field_of(&from, i));
+        *field_of(&change->definition, i) = slice_keep(&at, *field_of(&from, i));
     pthread_mutex_lock(&definitions->mutex);
     *definitions->last = change;
     definitions->last = &change->next;
