@@ -40,9 +40,9 @@ log_text_of(const char *string)
 struct slice
 log_text_of_errno(int error)
 {
-    const char *text = strerrordesc_np(error < 0 ? -error : error);
-
-    return text != NULL ? slice_from(text) : SLICE("unknown error");
+    /* Safe with threads: nobody sets a locale, so the texts are constants; that of an unknown error
+     * is the thread's. */
+    return slice_from(strerror(error < 0 ? -error : error));
 }
 
 const char *

@@ -4,6 +4,7 @@
  * nothing to send and no schedule, it waits in recv itself, which is what an ordinary client does
  * and costs one system call instead of two. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -88,6 +89,19 @@ worker_produce(struct worker *worker)
     return earliest;
 }
 
+/* epoll_wait with a time-out in nanoseconds; NULL: none. musl has no epoll_pwait2. */
+static int
+wait_for_events(int epoll_fd, struct epoll_event *events, const struct timespec *timeout)
+{
+#ifdef HAVE_EPOLL_PWAIT2
+    return epoll_pwait2(epoll_fd, events, EVENTS_MAX, timeout, NULL);
+#else
+    struct pollfd ready = {.fd = epoll_fd, .events = POLLIN};
+    int n = ppoll(&ready, 1, timeout, NULL);
+    return n <= 0 ? n : epoll_wait(epoll_fd, events, EVENTS_MAX, 0);
+#endif
+}
+
 /* Waits for events until the given time. */
 static void
 worker_wait(struct worker *worker, uint64_t until)
@@ -100,8 +114,7 @@ worker_wait(struct worker *worker, uint64_t until)
         timeout.tv_sec = (time_t)(left / NS_PER_SECOND);
         timeout.tv_nsec = (long)(left % NS_PER_SECOND);
     }
-    int n = epoll_pwait2(worker->epoll_fd, events, EVENTS_MAX,
-                         until == UINT64_MAX ? NULL : &timeout, NULL);
+    int n = wait_for_events(worker->epoll_fd, events, until == UINT64_MAX ? NULL : &timeout);
     for (int i = 0; i < n; i++) {
         struct client *client = events[i].data.ptr;
         if (!client) {

@@ -16,7 +16,7 @@
 #include "store/file.h"
 
 static int
-posix_open(void *context, const char *path, unsigned flags)
+kernel_open(void *context, const char *path, unsigned flags)
 {
     (void)context;
     int mode = (flags & FILE_WRITE) != 0 ? O_RDWR : O_RDONLY;
@@ -31,14 +31,14 @@ posix_open(void *context, const char *path, unsigned flags)
 }
 
 static int
-posix_close(void *context, int file)
+kernel_close(void *context, int file)
 {
     (void)context;
     return close(file) < 0 && errno != EINTR ? -errno : 0;
 }
 
 static ssize_t
-posix_write(void *context, int file, const struct iovec *pieces, int count, uint64_t offset)
+kernel_write(void *context, int file, const struct iovec *pieces, int count, uint64_t offset)
 {
     (void)context;
     ssize_t n = pwritev(file, pieces, count, (off_t)offset);
@@ -46,7 +46,7 @@ posix_write(void *context, int file, const struct iovec *pieces, int count, uint
 }
 
 static ssize_t
-posix_read(void *context, int file, void *into, size_t size, uint64_t offset)
+kernel_read(void *context, int file, void *into, size_t size, uint64_t offset)
 {
     (void)context;
     ssize_t n = pread(file, into, size, (off_t)offset);
@@ -54,14 +54,14 @@ posix_read(void *context, int file, void *into, size_t size, uint64_t offset)
 }
 
 static int
-posix_sync(void *context, int file)
+kernel_sync(void *context, int file)
 {
     (void)context;
     return fdatasync(file) < 0 ? -errno : 0;
 }
 
 static int
-posix_allocate(void *context, int file, uint64_t size)
+kernel_allocate(void *context, int file, uint64_t size)
 {
     (void)context;
     if (fallocate(file, 0, 0, (off_t)size) == 0)
@@ -79,7 +79,7 @@ posix_allocate(void *context, int file, uint64_t size)
 }
 
 static int
-posix_size(void *context, int file, uint64_t *size)
+kernel_size(void *context, int file, uint64_t *size)
 {
     (void)context;
     struct stat status;
@@ -92,21 +92,21 @@ posix_size(void *context, int file, uint64_t *size)
 }
 
 static int
-posix_rename(void *context, const char *from, const char *to)
+kernel_rename(void *context, const char *from, const char *to)
 {
     (void)context;
     return rename(from, to) < 0 ? -errno : 0;
 }
 
 static int
-posix_remove(void *context, const char *path)
+kernel_remove(void *context, const char *path)
 {
     (void)context;
     return unlink(path) < 0 ? -errno : 0;
 }
 
 static int
-posix_make_directory(void *context, const char *path)
+kernel_make_directory(void *context, const char *path)
 {
     (void)context;
     if (mkdir(path, 0700) == 0)
@@ -120,7 +120,7 @@ posix_make_directory(void *context, const char *path)
 }
 
 static int
-posix_sync_directory(void *context, const char *path)
+kernel_sync_directory(void *context, const char *path)
 {
     (void)context;
     int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -132,7 +132,7 @@ posix_sync_directory(void *context, const char *path)
 }
 
 static int
-posix_list(void *context, const char *path, file_visit *visit, void *visit_context)
+kernel_list(void *context, const char *path, file_visit *visit, void *visit_context)
 {
     (void)context;
     DIR *directory = opendir(path);
@@ -154,7 +154,7 @@ posix_list(void *context, const char *path, file_visit *visit, void *visit_conte
 }
 
 static int
-posix_space(void *context, const char *path, struct file_space *space)
+kernel_space(void *context, const char *path, struct file_space *space)
 {
     (void)context;
     struct statvfs status;
@@ -166,7 +166,7 @@ posix_space(void *context, const char *path, struct file_space *space)
 }
 
 static int
-posix_lock(void *context, int file)
+kernel_lock(void *context, int file)
 {
     (void)context;
     /* flock, not fcntl: a POSIX lock would go when any descriptor of the file is closed. */
@@ -177,20 +177,20 @@ const struct file_ops *
 file_posix_ops(void)
 {
     static const struct file_ops ops = {
-        .open = posix_open,
-        .close = posix_close,
-        .write = posix_write,
-        .read = posix_read,
-        .sync = posix_sync,
-        .allocate = posix_allocate,
-        .size = posix_size,
-        .rename = posix_rename,
-        .remove = posix_remove,
-        .make_directory = posix_make_directory,
-        .sync_directory = posix_sync_directory,
-        .list = posix_list,
-        .space = posix_space,
-        .lock = posix_lock,
+        .open = kernel_open,
+        .close = kernel_close,
+        .write = kernel_write,
+        .read = kernel_read,
+        .sync = kernel_sync,
+        .allocate = kernel_allocate,
+        .size = kernel_size,
+        .rename = kernel_rename,
+        .remove = kernel_remove,
+        .make_directory = kernel_make_directory,
+        .sync_directory = kernel_sync_directory,
+        .list = kernel_list,
+        .space = kernel_space,
+        .lock = kernel_lock,
     };
     return &ops;
 }
