@@ -407,6 +407,28 @@ START_TEST(the_manual_describes_every_key_and_no_other)
 }
 END_TEST
 
+START_TEST(the_manual_lists_the_keys_that_need_a_restart_and_no_other)
+{
+    FILE *file = fopen(source_path("man/whippet.yaml.5"), "r");
+    bool is_listed[SETTING_COUNT] = {false}, is_in_section = false;
+    char line[512], key[SETTING_PATH_MAX];
+
+    ck_assert_ptr_nonnull(file);
+    while (fgets(line, sizeof(line), file) != NULL) {
+        if (strncmp(line, ".Ss ", 4) == 0)
+            is_in_section = strncmp(line, ".Ss Changes", 11) == 0;
+        bool is_bare = sscanf(line, ".Cm %63s", key) == 1 && strchr(line, ',') == NULL;
+        for (size_t i = 0; is_in_section && is_bare && i < SETTING_COUNT; i++)
+            if (strcmp(setting_table[i].path, key) == 0)
+                is_listed[i] = true;
+    }
+    fclose(file);
+    for (size_t i = 0; i < SETTING_COUNT; i++)
+        ck_assert_msg(is_listed[i] == (!setting_table[i].is_live),
+                      "the manual is wrong about when %s takes effect", setting_table[i].path);
+}
+END_TEST
+
 static void
 add_structure(Suite *suite)
 {
@@ -445,6 +467,7 @@ add_files(Suite *suite)
     tcase_add_checked_fixture(documents, set_up, NULL);
     tcase_add_test(documents, the_sample_has_every_key_with_its_default);
     tcase_add_test(documents, the_manual_describes_every_key_and_no_other);
+    tcase_add_test(documents, the_manual_lists_the_keys_that_need_a_restart_and_no_other);
     suite_add_tcase(suite, documents);
 }
 
