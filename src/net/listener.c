@@ -50,14 +50,6 @@ set_up_connection(int fd)
     return result == 0 ? set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1) : result;
 }
 
-int
-listener_prepare(int fd)
-{
-    int result = set_non_blocking(fd);
-
-    return result == 0 ? set_up_connection(fd) : result;
-}
-
 /* A socket that listens at the address, or -errno. */
 MUST_CHECK static int
 open_socket(const struct address *address)

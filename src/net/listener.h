@@ -48,9 +48,9 @@ struct listener {
 
 /* Opens and binds the sockets of an address (as in net/address.h) and listens; accepts nothing yet.
  * The listener must not be moved in memory. With port 0 all sockets get the same port. on_accept is
- * given each new connection, set up (listener_prepare): it owns fd; `peer` is lent for the call. It
- * may stop or close the listener. -1 with a text for people in error ("address already in use" and
- * the like); nothing is held then. */
+ * given each new connection, set up (no delay for small writes, keepalive, non-blocking): it owns
+ * fd; `peer` is lent for the call. It may stop or close the listener. -1 with a text for people in
+ * error ("address already in use" and the like); nothing is held then. */
 MUST_CHECK int listener_open(struct listener *listener, const char *address,
                              void (*on_accept)(struct listener *listener, int fd,
                                                const struct address *peer),
@@ -74,9 +74,5 @@ void listener_close(struct listener *listener);
 
 /* The port it got. 0 for a Unix socket. */
 uint16_t listener_port(const struct listener *listener);
-
-/* Makes a connected TCP socket ours: no delay for small writes, keepalive, non-blocking. For
- * connections that are opened rather than accepted. -errno. */
-MUST_CHECK int listener_prepare(int fd);
 
 #endif

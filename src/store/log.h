@@ -131,16 +131,9 @@ MUST_CHECK int log_settle(struct log_writer *writer, uint64_t queue_id, uint64_t
 MUST_CHECK int log_redelivered(struct log_writer *writer, uint64_t queue_id, uint64_t id,
                                uint32_t delivery_count);
 
-/* Everything between the two is in force after a crash or nothing of it is. What one log_submit()
- * hands over is always so; these two only check that no submit comes in between. */
-void log_group_begin(struct log_writer *writer);
-void log_group_end(struct log_writer *writer);
-
-/* Drops what was staged since the last submit. */
-void log_drop_staged(struct log_writer *writer);
-
 /* Hands over what is staged. Call it at the end of a loop turn, before other shards can hear of the
- * messages. Returns the ticket for it; with nothing staged, that of the last time. */
+ * messages. After a crash, all of it is in force or nothing is. Returns the ticket for it; with
+ * nothing staged, that of the last time. */
 uint64_t log_submit(struct log_writer *writer);
 
 /* The next log_submit() returns a ticket of its own, even with nothing staged until then: when it

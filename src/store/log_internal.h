@@ -78,7 +78,6 @@ struct log_writer {
     struct batch *staged;    /* NULL: nothing */
     uint64_t last_ticket;
     uint64_t reported; /* log thread: the last commit it was called for */
-    bool is_in_group;
 };
 
 /* A publish record in the group that is being written. */

@@ -253,32 +253,6 @@ log_redelivered(struct log_writer *writer, uint64_t queue_id, uint64_t id, uint3
     return add_note(writer, false, note);
 }
 
-void
-log_group_begin(struct log_writer *writer)
-{
-    assert(!writer->is_in_group);
-    writer->is_in_group = true;
-}
-
-void
-log_group_end(struct log_writer *writer)
-{
-    assert(writer->is_in_group);
-    writer->is_in_group = false;
-}
-
-void
-log_drop_staged(struct log_writer *writer)
-{
-    struct log *log = writer->log;
-    if (writer->staged == NULL)
-        return;
-    pthread_mutex_lock(&log->mutex);
-    batch_recycle(log, writer->staged);
-    pthread_mutex_unlock(&log->mutex);
-    writer->staged = NULL;
-}
-
 /* A batch with nothing in it has its place in the one list of batches like any other. */
 int
 log_fence(struct log_writer *writer)
@@ -289,7 +263,6 @@ log_fence(struct log_writer *writer)
 uint64_t
 log_submit(struct log_writer *writer)
 {
-    assert(!writer->is_in_group);
     struct log *log = writer->log;
     struct batch *batch = writer->staged;
     if (batch == NULL)

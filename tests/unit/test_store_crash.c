@@ -219,10 +219,8 @@ END_TEST
 static void
 move_message(struct world *world, struct model_message *source)
 {
-    log_group_begin(world->writer);
     world_publish_to(world, 2, 50, false);
     world_settle(world, source, 0);
-    log_group_end(world->writer);
     world_submit(world);
 }
 

@@ -263,18 +263,6 @@ START_TEST(second_opener_is_refused)
 }
 END_TEST
 
-START_TEST(dropped_staging_leaves_nothing)
-{
-    world_publish_to(&world, 1, 10, false);
-    log_drop_staged(world.writer);
-    world.count = 0;
-    ck_assert_uint_eq(log_submit(world.writer), 0);
-    ck_assert(!log_turn(world.log) || log_durable(world.writer) == 0);
-    reopen();
-    ck_assert_uint_eq(world.recovered_count, 0);
-}
-END_TEST
-
 START_TEST(short_writes_are_continued)
 {
     simulated_disk_short_writes(world.disk, true);
@@ -542,7 +530,6 @@ main(void)
     tcase_add_test(tests, message_larger_than_a_segment_is_kept);
     tcase_add_test(tests, message_that_no_record_can_hold_is_refused);
     tcase_add_test(tests, second_opener_is_refused);
-    tcase_add_test(tests, dropped_staging_leaves_nothing);
     tcase_add_test(tests, short_writes_are_continued);
     tcase_add_test(tests, opening_twice_without_work_changes_nothing);
     tcase_add_test(tests, threads_share_the_log_on_a_real_disk);
