@@ -215,9 +215,10 @@ struct binding_request {
 
 /* queue.bind, exchange.bind: binding twice is no error. Errors: 403 default exchange, 404 source or
  * destination missing, 405 exclusive to another connection, 406 bad binding argument or key.
+
  * When the source is a recent-history exchange and the destination a queue that was not yet bound,
- * *history receives up to *history_count messages (each with a reference, to be published to
- * *history_queue and given back; the array is freed by the caller); else 0. */
+ * `history` receives its messages, each with a reference, to be published to history->queue and
+ * given back; the caller frees the array. Else its count is 0. */
 struct binding_history {
     struct message **messages;
     size_t count;

@@ -159,7 +159,7 @@ record_of(struct storage *storage, uint64_t id)
 }
 
 /* A message of a queue that was deleted is dropped. When the definitions are new it is none of
- * those: restore_message says so, before anything is dropped. */
+ * those: storage_restore_message says so, before anything is dropped. */
 bool
 storage_queue_exists(void *context, uint64_t queue_id)
 {

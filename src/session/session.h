@@ -2,7 +2,7 @@
  * the threads needs; the inside is in connection.h and channel.h.
  *
  * Each thread has one host: its shard of the core, its loop, its connections and what these share.
- * Everything here belongs to that thread, except session_host_has_mail. */
+ * Everything here belongs to that thread, except what session_host_has_... asks. */
 #ifndef SESSION_SESSION_H
 #define SESSION_SESSION_H
 
