@@ -344,7 +344,10 @@ log_checkpoint_is_due(struct log *log)
     if (log->sealed_since_checkpoint >= CHECKPOINT_AFTER_SEGMENTS)
         return true;
     uint32_t dead = count_dead(log);
-    return dead >= CHECKPOINT_AFTER_SEGMENTS || (dead > 0 && log_spares(log) < log->spares_wanted);
+    /* Each dead one counts while spares are few, or the disk is low on space. */
+    bool is_scarce = log_spares(log) < log->spares_wanted
+                     || atomic_load_explicit(&log->is_disk_low, memory_order_relaxed);
+    return dead >= CHECKPOINT_AFTER_SEGMENTS || (dead > 0 && is_scarce);
 }
 
 int

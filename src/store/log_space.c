@@ -440,11 +440,20 @@ zeroing_is_due(const struct log *log, bool is_idle)
            && find_unzeroed(log) != NULL;
 }
 
+/* More spares than wanted save the making of new ones, as long as the disk has room for that: they
+ * must not be what keeps it below the watermark. */
+static bool
+has_spares_to_drop(const struct log *log, uint32_t spares)
+{
+    bool is_low = atomic_load_explicit(&log->is_disk_low, memory_order_relaxed);
+    return spares > log->spares_wanted + (is_low ? 0 : SPARE_SEGMENTS_EXTRA);
+}
+
 bool
 log_space_is_due(struct log *log, bool is_idle)
 {
     uint32_t spares = log_spares(log);
-    if (spares > log->spares_wanted + SPARE_SEGMENTS_EXTRA || find_small(log) != NULL)
+    if (has_spares_to_drop(log, spares) || find_small(log) != NULL)
         return true;
     if (spares < log->spares_wanted && may_try_space(log))
         return true;
@@ -460,7 +469,7 @@ log_tend_space(struct log *log, bool is_idle)
     if (small != NULL) {
         remove_spare(log, small);
         done = 1;
-    } else if (spares > log->spares_wanted + SPARE_SEGMENTS_EXTRA) {
+    } else if (has_spares_to_drop(log, spares)) {
         done = log_drop_spare(log) ? 1 : 0;
     } else if (spares < log->spares_wanted && may_try_space(log)) {
         done = add_spare(log);

@@ -374,6 +374,41 @@ START_TEST(disk_that_is_nearly_full_at_the_start_is_told_at_once)
 }
 END_TEST
 
+/* What the log keeps for its own convenience must not be what holds publishers back: nobody else
+ * could end that. */
+START_TEST(emptied_log_gives_back_what_is_needed_to_reach_the_watermark)
+{
+    world_close(&world);
+    struct log_options options = world_options(&world);
+    struct log_recovery sink = {&world, world_queue_exists, world_message, world_note};
+    options.disk_free_low = 3 * WORLD_SEGMENT;
+    ck_assert_int_eq(log_open(&world.log, &options, &sink, world.error), 0);
+    world.writer = log_writer_new(world.log, world_durable, NULL);
+    world.next_ticket = 1;
+    world_work(&world);
+    ck_assert_uint_eq(statistics().segments, 3); /* the head and two spares */
+    /* Room for one more before the watermark, less what checkpoints take. */
+    simulated_disk_limit(world.disk, simulated_disk_used(world.disk) + 5 * WORLD_SEGMENT - 1);
+    for (int life = 0; life < 20; life++) {
+        size_t first = world.count;
+        while (!log_disk_low(world.log)) {
+            world_publish_to(&world, 1, 500, false);
+            world_submit(&world);
+            world_work(&world);
+            ck_assert_uint_lt(world.count - first, 1000);
+        }
+        ck_assert_uint_gt(world.count, first);
+        for (size_t i = first; i < world.count; i++)
+            world_settle(&world, &world.messages[i], 0);
+        world_submit(&world);
+        world_work(&world);
+        ck_assert_msg(!log_disk_low(world.log), "%" PRIu64 " segments, %" PRIu64 " of them spare",
+                      statistics().segments, statistics().spare_segments);
+    }
+    ck_assert(!log_failed(world.log, NULL));
+}
+END_TEST
+
 /* Calls of the disk that a message of this size costs, and all that the log does after it. */
 static uint64_t
 operations_of(uint32_t size)
@@ -442,6 +477,7 @@ main(void)
     tcase_add_test(tests, publisher_that_is_not_held_back_on_a_full_disk_loses_nothing_confirmed);
     tcase_add_test(tests, free_disk_below_the_watermark_is_told);
     tcase_add_test(tests, disk_that_is_nearly_full_at_the_start_is_told_at_once);
+    tcase_add_test(tests, emptied_log_gives_back_what_is_needed_to_reach_the_watermark);
     tcase_add_test(tests, spares_are_zeroed_only_while_commits_are_small);
     tcase_add_loop_test(
         tests, spare_whose_space_is_not_there_holds_nobody_back_while_there_are_others, 0, 2);
