@@ -139,13 +139,13 @@ add_with_arguments(scmp_filter_ctx filter)
                          SCMP_CMP(flags_argument, SCMP_CMP_MASKED_EQ, thread | namespaces, thread));
     for (size_t i = 0; i < ARRAY_SIZE(ioctls) && status == 0; i++)
         status = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-                                  SCMP_A1(SCMP_CMP_EQ, ioctls[i]));
+                                  SCMP_A1(SCMP_CMP_EQ, ioctls[i], 0));
     for (size_t i = 0; i < ARRAY_SIZE(prctls) && status == 0; i++)
         status = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
-                                  SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)prctls[i]));
+                                  SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)prctls[i], 0));
     if (status == 0) /* limits may be read and not set */
         status = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1,
-                                  SCMP_A2(SCMP_CMP_EQ, 0));
+                                  SCMP_A2(SCMP_CMP_EQ, 0, 0));
     return status;
 }
 

@@ -56,8 +56,8 @@ current(struct connection *connection)
 }
 
 static bool
-grant_is(const struct grant *grant, uint8_t resource, uint8_t permission, struct slice name,
-         struct slice key)
+grant_is(const struct grant *grant, enum permission_resource resource,
+         enum access_permission permission, struct slice name, struct slice key)
 {
     return grant->resource == resource && grant->permission == permission
            && grant->name_size == name.size && grant->key_size == key.size
@@ -66,8 +66,8 @@ grant_is(const struct grant *grant, uint8_t resource, uint8_t permission, struct
 }
 
 static bool
-is_granted(const struct permission_cache *cache, uint8_t resource, uint8_t permission,
-           struct slice name, struct slice key)
+is_granted(const struct permission_cache *cache, enum permission_resource resource,
+           enum access_permission permission, struct slice name, struct slice key)
 {
     for (uint32_t i = 0; i < cache->count; i++)
         if (grant_is(cache->grants[i], resource, permission, name, key))
@@ -78,14 +78,14 @@ is_granted(const struct permission_cache *cache, uint8_t resource, uint8_t permi
 /* Remembers it, in the place of the oldest if there is no room. Without memory it is asked again.
  */
 static void
-grant(struct permission_cache *cache, uint8_t resource, uint8_t permission, struct slice name,
-      struct slice key)
+grant(struct permission_cache *cache, enum permission_resource resource,
+      enum access_permission permission, struct slice name, struct slice key)
 {
     struct grant *grant = malloc(sizeof(*grant) + name.size + key.size);
     if (grant == NULL)
         return;
-    grant->resource = resource;
-    grant->permission = permission;
+    grant->resource = (uint8_t)resource;
+    grant->permission = (uint8_t)permission;
     grant->name_size = (uint8_t)name.size;
     grant->key_size = (uint8_t)key.size;
     memcpy(grant->bytes, name.data, name.size);
