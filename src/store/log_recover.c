@@ -79,13 +79,7 @@ recovery_enter(struct recovery *recovery, struct segment *segment,
         return recovery_error(recovery, -ENOMEM, "out of memory");
     if (!is_live)
         return 0;
-    if (log_room(&recovery->found, &recovery->found_capacity, recovery->found_count,
-                 sizeof(*recovery->found))
-            != 0
-        || log_index_put(&log->index, publish, &place) != 0)
-        return recovery_error(recovery, -ENOMEM, "out of memory");
-    struct found *found = &recovery->found[recovery->found_count++];
-    *found = (struct found){
+    struct found found = {
         .id = publish->id,
         .published_wall_ms = publish->published_wall_ms,
         .expires_wall_ms = publish->expires_wall_ms,
@@ -95,7 +89,10 @@ recovery_enter(struct recovery *recovery, struct segment *segment,
         .ordinal = place.ordinal,
         .piece_count = publish->piece_count,
     };
-    memcpy(found->piece_sizes, publish->piece_sizes, sizeof(found->piece_sizes));
+    memcpy(found.piece_sizes, publish->piece_sizes, sizeof(found.piece_sizes));
+    if (found_add(&recovery->found, &found) != 0
+        || log_index_put(&log->index, publish, &place) != 0)
+        return recovery_error(recovery, -ENOMEM, "out of memory");
     return 0;
 }
 
@@ -105,24 +102,6 @@ is_current(const struct recovery *recovery, const struct found *found, struct pl
 {
     return log_index_find(&recovery->log->index, found->id, place) && place->slot == found->slot
            && place->ordinal == found->ordinal;
-}
-
-static int
-compare_found(const void *a, const void *b)
-{
-    const struct found *x = a, *y = b;
-    return (x->id > y->id) - (x->id < y->id);
-}
-
-static void
-sort_found(struct recovery *recovery)
-{
-    for (size_t i = 1; i < recovery->found_count; i++) {
-        if (recovery->found[i].id >= recovery->found[i - 1].id)
-            continue;
-        qsort(recovery->found, recovery->found_count, sizeof(*recovery->found), compare_found);
-        return;
-    }
 }
 
 /* ---- the checkpoint and what it lists ---- */
@@ -172,14 +151,36 @@ load_checkpoint(struct recovery *recovery, const struct names *names)
     return error == -ENOENT ? 0 : recovery_set_aside(recovery, "checkpoint");
 }
 
+/* One of its messages that is alive, by which the details find it. */
+struct listed_message {
+    uint64_t id, queue_id;
+    uint32_t ordinal;
+};
+
 struct listed {
     struct recovery *recovery;
     struct segment *segment;
     const struct checkpoint_segment *entry;
     const uint64_t *live;
-    size_t first_found;
+    struct listed_message *messages;
+    size_t count, capacity;
     uint64_t damages; /* of the recovery, when this segment was begun */
 };
+
+static int
+enter_listed(struct listed *listed, const struct record_publish *publish, uint32_t offset,
+             uint32_t size, bool is_live)
+{
+    uint32_t ordinal = listed->segment->count;
+    if (is_live) {
+        if (log_room(&listed->messages, &listed->capacity, listed->count, sizeof(*listed->messages))
+            != 0)
+            return recovery_error(listed->recovery, -ENOMEM, "out of memory");
+        listed->messages[listed->count++] = (struct listed_message){
+            .id = publish->id, .queue_id = get_u64(publish->queue_ids), .ordinal = ordinal};
+    }
+    return recovery_enter(listed->recovery, listed->segment, publish, offset, size, is_live);
+}
 
 static int
 visit_listed(void *context, const struct record_publish *publish, uint32_t offset, uint32_t size)
@@ -188,11 +189,10 @@ visit_listed(void *context, const struct record_publish *publish, uint32_t offse
     uint32_t ordinal = listed->segment->count;
     /* Behind a record that could not be read the bits mean others: then all count as alive. */
     if (listed->recovery->damages != listed->damages)
-        return recovery_enter(listed->recovery, listed->segment, publish, offset, size,
-                              !publish->is_transient);
+        return enter_listed(listed, publish, offset, size, !publish->is_transient);
     bool is_live = ordinal < listed->entry->count && !publish->is_transient
                    && (listed->live[ordinal / 64] >> (ordinal % 64) & 1) != 0;
-    return recovery_enter(listed->recovery, listed->segment, publish, offset, size, is_live);
+    return enter_listed(listed, publish, offset, size, is_live);
 }
 
 /* The state of one queue of a message that was alive at the checkpoint. */
@@ -200,19 +200,18 @@ static int
 visit_detail(void *context, uint32_t ordinal, uint32_t queue, bool is_live, uint32_t count)
 {
     struct listed *listed = context;
-    struct recovery *recovery = listed->recovery;
-    struct log *log = recovery->log;
-    size_t low = listed->first_found, high = recovery->found_count;
+    struct log *log = listed->recovery->log;
+    size_t low = 0, high = listed->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (recovery->found[middle].ordinal < ordinal)
+        if (listed->messages[middle].ordinal < ordinal)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == recovery->found_count || recovery->found[low].ordinal != ordinal)
+    if (low == listed->count || listed->messages[low].ordinal != ordinal)
         return 0; /* transient, or lost to damage that was passed over */
-    const struct found *found = &recovery->found[low];
+    const struct listed_message *found = &listed->messages[low];
     const struct log_detail *detail = log_index_detail(&log->index, found->id);
     if (queue >= (detail == NULL ? 1 : detail->count))
         return -EBADMSG;
@@ -274,7 +273,6 @@ load_listed(struct recovery *recovery, const struct checkpoint_segment *entry)
         .segment = segment,
         .entry = entry,
         .live = live,
-        .first_found = recovery->found_count,
         .damages = recovery->damages,
     };
     int error = checkpoint_bits(entry, live);
@@ -288,6 +286,7 @@ load_listed(struct recovery *recovery, const struct checkpoint_segment *entry)
     if (error == 0 && recovery->damages == listed.damages)
         error = checkpoint_details(entry, visit_detail, &listed);
     free(live);
+    free(listed.messages);
     if (error == -EBADMSG && recovery->error[0] == '\0')
         return recovery_error(recovery, error, "%.300s/checkpoint contradicts segment %" PRIu64,
                               log->directory, entry->number);
@@ -316,43 +315,58 @@ load_all(struct recovery *recovery)
 
 /* ---- handing over ---- */
 
+/* The record of a live message cannot be read: that is damage, and if it is passed over the message
+ * is gone. */
+static int
+drop_damaged(struct recovery *recovery, const struct found *found, struct segment *segment,
+             const struct segment_record *where)
+{
+    struct log *log = recovery->log;
+    char name[SEGMENT_NAME_MAX], queue[LOG_QUEUE_NAME_SIZE];
+    segment_name(name, segment->slot);
+    const struct log_detail *detail = log_index_detail(&log->index, found->id);
+    int error = recovery_damage(
+        recovery,
+        "%.200s/%s, offset %" PRIu32 ": damaged record of message %" PRIu64
+        " in queue %s%s, %" PRIu32 " bytes, segment %" PRIu64,
+        log->directory, name, where->offset, found->id,
+        log_name_queue(log, detail == NULL ? found->queue_id : detail->queues[0].queue_id, queue),
+        detail != NULL && detail->count > 1 ? " and others" : "", where->size, segment->number);
+    if (error == 0)
+        error = recovery_save(recovery, segment, NULL, where->offset, where->size);
+    if (error != 0)
+        return error;
+    log_index_remove(&log->index, found->id);
+    segment_kill(segment, found->ordinal);
+    return 0;
+}
+
 /* Reads every live message once. */
 static int
 verify_all(struct recovery *recovery)
 {
     struct log *log = recovery->log;
-    for (size_t i = 0; i < recovery->found_count; i++) {
-        const struct found *found = &recovery->found[i];
+    struct found_cursor cursor = {0};
+    struct found found;
+    while (found_next(&recovery->found, &cursor, &found)) {
         struct place place;
-        if (!is_current(recovery, found, &place))
+        if (!is_current(recovery, &found, &place))
             continue;
         struct segment *segment = log->segments[place.slot];
         struct segment_record where = segment->records[place.ordinal];
         struct record_header header;
-        char *record, name[SEGMENT_NAME_MAX], queue[LOG_QUEUE_NAME_SIZE];
+        char *record, name[SEGMENT_NAME_MAX];
         int error = log_read_record(log, segment, where.offset, where.size, &record, &header);
         free(record);
-        if (error == 0)
-            continue;
-        segment_name(name, segment->slot);
-        if (error != -EBADMSG)
-            return recovery_error(recovery, error, "reading %.300s/%s: %s", log->directory, name,
-                                  strerror(-error));
-        const struct log_detail *detail = log_index_detail(&log->index, found->id);
-        error = recovery_damage(
-            recovery,
-            "%.200s/%s, offset %" PRIu32 ": damaged record of message %" PRIu64
-            " in queue %s%s, %" PRIu32 " bytes, segment %" PRIu64,
-            log->directory, name, where.offset, found->id,
-            log_name_queue(log, detail == NULL ? found->queue_id : detail->queues[0].queue_id,
-                           queue),
-            detail != NULL && detail->count > 1 ? " and others" : "", where.size, segment->number);
-        if (error == 0)
-            error = recovery_save(recovery, segment, NULL, where.offset, where.size);
+        if (error == -EBADMSG)
+            error = drop_damaged(recovery, &found, segment, &where);
+        else if (error != 0) {
+            segment_name(name, segment->slot);
+            error = recovery_error(recovery, error, "reading %.300s/%s: %s", log->directory, name,
+                                   strerror(-error));
+        }
         if (error != 0)
             return error;
-        log_index_remove(&log->index, found->id);
-        segment_kill(segment, place.ordinal);
     }
     return 0;
 }
@@ -416,14 +430,16 @@ hand_over(struct recovery *recovery)
     struct log_queue *queues = NULL;
     size_t capacity = 0;
     int error = 0;
-    for (size_t i = 0; i < recovery->found_count && error == 0; i++) {
-        const struct found *found = &recovery->found[i];
+    /* What was handed over makes room for what the owner makes of it. */
+    struct found_cursor cursor = {.is_last = true};
+    struct found found;
+    while (error == 0 && found_next(&recovery->found, &cursor, &found)) {
         struct place place;
-        if (!is_current(recovery, found, &place))
+        if (!is_current(recovery, &found, &place))
             continue;
-        drop_queues(recovery, found);
-        if (is_current(recovery, found, &place))
-            error = hand_over_one(recovery, found, &queues, &capacity);
+        drop_queues(recovery, &found);
+        if (is_current(recovery, &found, &place))
+            error = hand_over_one(recovery, &found, &queues, &capacity);
     }
     free(queues);
     return error;
@@ -555,7 +571,8 @@ read_everything(struct recovery *recovery, const struct names *names, bool verif
         error = load_all(recovery);
     if (error != 0)
         return error;
-    sort_found(recovery);
+    if (found_sort(&recovery->found) != 0)
+        return recovery_error(recovery, -ENOMEM, "out of memory");
     return verify ? verify_all(recovery) : 0;
 }
 
@@ -605,7 +622,7 @@ log_recover(struct log *log, const struct log_recovery *sink, enum recover_mode 
     if (result == 0 && mode != RECOVER_LOOK)
         result = go_on(&recovery, &names);
     checkpoint_fini(&recovery.checkpoint);
-    free(recovery.found);
+    found_free(&recovery.found);
     free(recovery.by_number);
     free(names.names);
     return result;

@@ -4,21 +4,8 @@
 #ifndef STORE_LOG_RECOVER_H
 #define STORE_LOG_RECOVER_H
 
+#include "store/log_found.h"
 #include "store/log_internal.h"
-
-/* A message that was alive when its record or summary was read. It still is if the index has it at
- * this place when all is read. */
-struct found {
-    uint64_t id;
-    uint64_t published_wall_ms;
-    uint64_t expires_wall_ms;
-    uint64_t queue_id; /* its first queue: the one, when it has no detail */
-    uint32_t flags;
-    uint32_t slot;
-    uint32_t ordinal;
-    uint32_t piece_count;
-    uint32_t piece_sizes[LOG_PIECES_MAX];
-};
 
 struct recovery {
     struct log *log;
@@ -28,8 +15,7 @@ struct recovery {
     char *error;
     struct checkpoint checkpoint;
     bool must_rebuild; /* there is no checkpoint: everything is read as if it were the tail */
-    struct found *found;
-    size_t found_count, found_capacity;
+    struct found_list found;
     struct segment **by_number; /* those with a number, ascending */
     size_t numbered_count, numbered_capacity;
     uint64_t max_id, max_sequence, max_number;
