@@ -327,21 +327,21 @@ exchange_declare(struct catalogue *catalogue, struct vhost *vhost,
 {
     *created = false;
     struct slice name = declaration->name;
-    if (name.size == 0)
-        return no_default(error);
     if (vhost_is_deleted(vhost)) {
         amqp_error_set(error, AMQP_REPLY_CONNECTION_FORCED, "vhost '%.*s' is deleted",
                        SLICE_ARGS(vhost->name));
         return -1;
     }
     struct exchange *exchange = vhost_exchange(vhost, name);
-    if (declaration->passive)
+    if (declaration->passive && name.size > 0)
         return exchange == NULL ? no_exchange(vhost, name, error) : 0;
-    if (!exchange_type_is_known(declaration->type)) {
+    if (!declaration->passive && !exchange_type_is_known(declaration->type)) {
         amqp_error_set(error, AMQP_REPLY_COMMAND_INVALID, "unknown exchange type '%.*s'",
                        SLICE_ARGS(declaration->type));
         return -1;
     }
+    if (name.size == 0)
+        return no_default(error);
     if (exchange != NULL)
         return check_equivalent(exchange, declaration, error);
     if (slice_starts_with(name, SLICE("amq."))) {

@@ -461,13 +461,13 @@ find_argument(const struct given_arguments *given, const char *name)
 }
 
 /* A quorum queue outlives its connections and its broker, so it needs a name to be found by. This
- * comes before all other checks, as it does where the name would be made up. */
+ * comes before all other checks. */
 static int
 check_name(const struct reading *reading, const struct given_arguments *given)
 {
     const struct amqp_value *type = find_argument(given, "x-queue-type");
 
-    if (reading->declaration->name.size > 0 || type == NULL || type->type != 'S'
+    if (!reading->declaration->server_named || type == NULL || type->type != 'S'
         || !slice_is(type->bytes, queue_types[QUEUE_QUORUM]))
         return 0;
     amqp_error_set(reading->error, AMQP_REPLY_PRECONDITION_FAILED,

@@ -39,16 +39,17 @@ struct queue_options {
 
 struct queue_declaration {
     struct slice name;
+    bool server_named; /* the client gave none, and this one was made up for it */
     bool passive, durable, exclusive, auto_delete;
     struct slice arguments; /* content of a validated table */
 };
 
 /* Reads the arguments of a declaration for the queue of that name in that vhost (for the texts).
  * Checks types, ranges, combinations, and what the queue type forbids (a quorum queue must be
- * durable, not exclusive, not auto-delete, named: so call this before a name is made up). 0, or -1
- * with the error that closes the channel. The slices in *options point into
- * declaration->arguments. For a queue that does not exist yet: of one that does, RabbitMQ asks
- * only whether the arguments are equivalent, and of a passive declaration it reads none. */
+ * durable, not exclusive, not auto-delete, named by the client). 0, or -1 with the error that
+ * closes the channel. The slices in *options point into declaration->arguments. For a queue that
+ * does not exist yet: of one that does, RabbitMQ asks only whether the arguments are equivalent,
+ * and of a passive declaration it reads none. */
 MUST_CHECK int queue_options_parse(struct queue_options *options,
                                    const struct queue_declaration *declaration,
                                    struct slice vhost_name, struct amqp_error *error);

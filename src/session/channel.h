@@ -182,6 +182,10 @@ int channel_find_permitted(struct channel *channel, struct slice *name,
                            enum access_permission permission, struct found_queue *found,
                            struct amqp_error *error);
 
+/* A name as RabbitMQ takes it in what declares, binds and deletes: without carriage returns and
+ * line feeds. (Not so in what publishes, consumes, gets and purges.) It is in `room`, or empty. */
+struct slice channel_strip_name(struct slice name, char room[256]);
+
 /* A name for what the client left unnamed: prefix and 22 random characters. `name` holds 64. */
 struct slice channel_make_name(struct channel *channel, const char *prefix, char name[64]);
 

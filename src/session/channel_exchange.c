@@ -6,17 +6,6 @@
 #include "session/channel.h"
 #include "session/permission.h"
 
-/* A name as RabbitMQ takes it: without carriage returns and line feeds. `room` holds 256 bytes. */
-static struct slice
-strip(struct slice name, char *room)
-{
-    size_t size = 0;
-    for (size_t i = 0; i < name.size; i++)
-        if (name.data[i] != '\r' && name.data[i] != '\n')
-            room[size++] = name.data[i];
-    return (struct slice){room, size};
-}
-
 /* A new delayed exchange gets what it needs. */
 static int
 give_delay_store(struct channel *channel, struct slice name)
@@ -64,7 +53,7 @@ exchange_declare_method(struct channel *channel, const union amqp_method *method
     struct catalogue *catalogue = connection->host->shard->broker->catalogue;
     char room[256];
     struct exchange_declaration declaration = {
-        .name = strip(declare->exchange, room),
+        .name = channel_strip_name(declare->exchange, room),
         .type = declare->type,
         .passive = declare->passive,
         .durable = declare->durable,
@@ -99,7 +88,7 @@ exchange_delete_method(struct channel *channel, const union amqp_method *method,
     struct connection *connection = channel->connection;
     struct catalogue *catalogue = connection->host->shard->broker->catalogue;
     char room[256];
-    struct slice name = strip(request->exchange, room);
+    struct slice name = channel_strip_name(request->exchange, room);
     bool is_refused_anyway = name.size == 0 || slice_starts_with(name, SLICE("amq."));
     if (!is_refused_anyway
         && permission_check(channel, PERMISSION_EXCHANGE, ACCESS_CONFIGURE, name, error) != 0)
@@ -119,9 +108,10 @@ exchange_bind_method(struct channel *channel, const union amqp_method *method,
     const struct amqp_exchange_bind *bind = &method->exchange_bind;
     struct connection *connection = channel->connection;
     struct catalogue *catalogue = connection->host->shard->broker->catalogue;
+    char source_room[256], destination_room[256];
     struct binding_request request = {
-        .source = bind->source,
-        .destination = bind->destination,
+        .source = channel_strip_name(bind->source, source_room),
+        .destination = channel_strip_name(bind->destination, destination_room),
         .destination_is_exchange = true,
         .routing_key = bind->routing_key,
         .arguments = bind->arguments,
@@ -145,9 +135,10 @@ exchange_unbind_method(struct channel *channel, const union amqp_method *method,
     const struct amqp_exchange_unbind *unbind = &method->exchange_unbind;
     struct connection *connection = channel->connection;
     struct catalogue *catalogue = connection->host->shard->broker->catalogue;
+    char source_room[256], destination_room[256];
     struct binding_request request = {
-        .source = unbind->source,
-        .destination = unbind->destination,
+        .source = channel_strip_name(unbind->source, source_room),
+        .destination = channel_strip_name(unbind->destination, destination_room),
         .destination_is_exchange = true,
         .routing_key = unbind->routing_key,
         .arguments = unbind->arguments,

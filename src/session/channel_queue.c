@@ -24,8 +24,8 @@ channel_make_name(struct channel *channel, const char *prefix, char name[64])
     return (struct slice){name, size};
 }
 
-static struct slice
-strip(struct slice name, char room[256])
+struct slice
+channel_strip_name(struct slice name, char room[256])
 {
     size_t size = 0;
     for (size_t i = 0; i < name.size; i++)
@@ -316,7 +316,7 @@ queue_declare_method(struct channel *channel, const union amqp_method *method,
     struct catalogue *catalogue = connection->host->shard->broker->catalogue;
     char room[256], made[64];
     struct queue_declaration declaration = {
-        .name = strip(declare->queue, room),
+        .name = channel_strip_name(declare->queue, room),
         .durable = declare->durable,
         .exclusive = declare->exclusive,
         .auto_delete = declare->auto_delete,
@@ -325,30 +325,26 @@ queue_declare_method(struct channel *channel, const union amqp_method *method,
     if (declare->passive || is_reply_to_name(declaration.name))
         return declare_passive(channel, declaration.name, declare, error);
 
-    struct slice made_name = declaration.name;
-    if (made_name.size == 0)
-        made_name = channel_make_name(channel, "amq.gen-", made);
-    if (check_declare(channel, made_name, declaration.arguments, error) != 0)
+    declaration.server_named = declaration.name.size == 0;
+    if (declaration.server_named)
+        declaration.name = channel_make_name(channel, "amq.gen-", made);
+    if (check_declare(channel, declaration.name, declaration.arguments, error) != 0)
         return -1;
 
     struct queue_options options;
     struct ref existing = REF_NONE;
     int status = 0;
     catalogue_lock(catalogue);
-    struct queue_record *record =
-        declaration.name.size == 0
-            ? NULL
-            : queue_record_find(catalogue, connection->vhost, declaration.name);
+    struct queue_record *record = queue_record_find(catalogue, connection->vhost, declaration.name);
     if (record != NULL) {
         status = check_same(channel, record, &declaration, error);
         existing = record->queue;
-    } else if (slice_starts_with(declaration.name, SLICE("amq."))) {
+    } else if (!declaration.server_named && slice_starts_with(declaration.name, SLICE("amq."))) {
         status = channel_error(error, AMQP_REPLY_ACCESS_REFUSED,
                                "queue name '%.*s' contains reserved prefix 'amq.*'",
                                SLICE_ARGS(declaration.name));
     } else {
         status = queue_options_parse(&options, &declaration, vhost_name(connection->vhost), error);
-        declaration.name = made_name;
         if (status == 0)
             status = queue_check_limit(catalogue, connection->vhost, declaration.name, error);
         if (status == 0)
@@ -424,9 +420,10 @@ queue_bind_method(struct channel *channel, const union amqp_method *method,
     const struct amqp_queue_bind *bind = &method->queue_bind;
     struct connection *connection = channel->connection;
     struct catalogue *catalogue = connection->host->shard->broker->catalogue;
+    char source_room[256], destination_room[256];
     struct binding_request request = {
-        .source = bind->exchange,
-        .destination = bind->queue,
+        .source = channel_strip_name(bind->exchange, source_room),
+        .destination = channel_strip_name(bind->queue, destination_room),
         .routing_key = bind->routing_key,
         .arguments = bind->arguments,
         .connection = connection->ref,
@@ -458,9 +455,10 @@ queue_unbind_method(struct channel *channel, const union amqp_method *method,
     const struct amqp_queue_unbind *unbind = &method->queue_unbind;
     struct connection *connection = channel->connection;
     struct catalogue *catalogue = connection->host->shard->broker->catalogue;
+    char source_room[256], destination_room[256];
     struct binding_request request = {
-        .source = unbind->exchange,
-        .destination = unbind->queue,
+        .source = channel_strip_name(unbind->exchange, source_room),
+        .destination = channel_strip_name(unbind->queue, destination_room),
         .routing_key = unbind->routing_key,
         .arguments = unbind->arguments,
         .connection = connection->ref,
@@ -522,7 +520,8 @@ queue_delete_method(struct channel *channel, const union amqp_method *method,
                     struct amqp_error *error)
 {
     const struct amqp_queue_delete *request = &method->queue_delete;
-    struct slice name = request->queue;
+    char room[256];
+    struct slice name = channel_strip_name(request->queue, room);
     struct found_queue found;
     if (channel_find_permitted(channel, &name, ACCESS_CONFIGURE, &found, error) != 0) {
         if (error->code != AMQP_REPLY_NOT_FOUND || name.size == 0)

@@ -190,8 +190,8 @@ read_options(const struct channel *channel, struct slice arguments, struct slice
 {
     *options = (struct consumer_options){.timeout_ms = OPTION_NONE};
     if (refuse_stream_arguments(channel, arguments, queue, type, error) != 0
-        || check_failover(channel, arguments, queue, error) != 0
         || read_integer(channel, arguments, "x-priority", queue, &options->priority, error) != 0
+        || check_failover(channel, arguments, queue, error) != 0
         || read_integer(channel, arguments, "x-consumer-timeout", queue, &options->timeout_ms,
                         error)
                != 0)

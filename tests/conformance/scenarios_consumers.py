@@ -108,6 +108,15 @@ def cancel_on_ha_failover_is_a_bool_without_effect(s):
                                "'/': ."), queue=queue, arguments={"x-cancel-on-ha-failover": 1})
 
 
+@scenario
+def of_two_wrong_arguments_the_priority_is_named(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.refuses("basic.consume", 406,
+                    re.compile(f"invalid arg 'x-priority' for queue '{queue}' in vhost '/': ."),
+                    queue=queue, arguments={"x-cancel-on-ha-failover": 1, "x-priority": "high"})
+
+
 # single active consumer
 
 @scenario

@@ -200,6 +200,30 @@ def line_breaks_are_taken_out_of_an_exchanges_name(s):
 
 
 @scenario
+def line_breaks_are_taken_out_where_exchanges_are_bound_and_unbound(s):
+    def broken(name):
+        return "\n" + name[:4] + "\r" + name[4:]
+
+    channel = s.channel()
+    source, destination = s.exchange(channel, "fanout"), s.exchange(channel, "fanout")
+    queue = s.queue(channel)
+    channel.bind(queue, destination)
+    channel.call("exchange.bind", destination=broken(destination), source=broken(source))
+    arrives(channel, source, "", queue)
+    channel.got(queue, b"m")
+    channel.call("exchange.unbind", destination=broken(destination), source=broken(source))
+    channel.publish("", b"m", exchange=source)
+    channel.holds(queue, 0)
+
+
+@scenario
+def a_type_that_is_not_known_comes_before_the_default_exchange(s):
+    connection = s.connect()
+    connection.channel().say("exchange.declare", exchange="", type="conformance-none")
+    connection.refused(503, "unknown exchange type 'conformance-none'", by="exchange.declare")
+
+
+@scenario
 def an_exchange_may_be_bound_to_another(s):
     channel = s.channel()
     source, destination = s.exchange(channel), s.exchange(channel, "fanout")

@@ -2,7 +2,7 @@
 import re
 
 from client import check_equal
-from harness import scenario
+from harness import add, scenario
 
 LOCKED = ("cannot obtain exclusive access to locked queue '{}' in vhost '/'. It could be "
           "originally declared on another connection or the exclusive property value does not "
@@ -65,6 +65,15 @@ def a_passive_declare_of_a_missing_queue_is_404(s):
 def a_queue_without_a_name_is_given_one(s):
     name = s.channel().declare("", exclusive=True).queue
     check_equal("name", name, re.compile(r"^amq\.gen-[A-Za-z0-9_-]{22}$"))
+
+
+@scenario
+def errors_name_the_queue_that_would_have_been_made(s):
+    s.channel().refuses(
+        "queue.declare", 406,
+        re.compile("^PRECONDITION_FAILED - invalid arg 'x-dead-letter-routing-key' for queue "
+                   r"'amq\.gen-[A-Za-z0-9_-]{22}' in vhost '/': "),
+        queue="", arguments={"x-dead-letter-routing-key": "a"})
 
 
 @scenario
@@ -139,6 +148,44 @@ def line_breaks_are_taken_out_of_a_queues_name(s):
     channel, name = s.channel(), s.queue_name()
     check_equal("name", channel.declare(name[:5] + "\r\n" + name[5:]).queue, name)
     channel.counts(name)
+
+
+def broken(name):
+    return name[:5] + "\r" + name[5:] + "\n"
+
+
+# Where line breaks are taken out of names, and where not: as RabbitMQ does.
+@scenario
+def line_breaks_are_taken_out_where_a_queue_is_bound_and_unbound(s):
+    channel = s.channel()
+    queue, exchange = s.queue(channel), s.exchange(channel, "fanout")
+    channel.bind(broken(queue), broken(exchange))
+    channel.publish("", b"bound", exchange=exchange)
+    channel.got(queue, b"bound")
+    channel.call("queue.unbind", queue=broken(queue), exchange=broken(exchange))
+    channel.publish("", b"not bound", exchange=exchange)
+    channel.holds(queue, 0)
+
+
+@scenario
+def line_breaks_are_taken_out_where_a_queue_is_deleted(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.call("queue.delete", queue=broken(queue))
+    channel.refuses("queue.declare", 404, f"no queue '{queue}' in vhost '/'", queue=queue,
+                    passive=True)
+
+
+def stays_as_it_is(method):
+    def run(s):
+        channel = s.channel()
+        name = broken(s.queue(channel))
+        channel.refuses(method, 404, f"no queue '{name}' in vhost '/'", queue=name)
+    return run
+
+
+for _method in ("queue.purge", "basic.consume", "basic.get"):
+    add(f"{_method.replace('.', '_')}_takes_a_name_with_its_line_breaks", stays_as_it_is(_method))
 
 
 @scenario

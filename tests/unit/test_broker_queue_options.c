@@ -326,7 +326,7 @@ START_TEST(a_quorum_queue_is_named_and_durable_and_nobodys_own)
     refuse_declaration(declaration, "PRECONDITION_FAILED - invalid property 'exclusive-owner' " Q);
     declaration.exclusive = false;
     refuse_declaration(declaration, "PRECONDITION_FAILED - invalid property 'non-durable' " Q);
-    declaration.name = (struct slice){0};
+    declaration.server_named = true;
     refuse_declaration(declaration, "PRECONDITION_FAILED - Cannot declare a server-named queue for "
                                     "type rabbit_quorum_queue");
 }
