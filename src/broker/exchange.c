@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "amqp/table.h"
+#include "broker/argument_text.h"
 
 #define DELAYED_TYPE "x-delayed-message"
 #define DEDUPLICATING_TYPE "x-message-deduplication"
@@ -224,19 +225,6 @@ check_flag(const struct exchange *exchange, const char *name, bool received, boo
                         current ? "'true'" : "'false'", error);
 }
 
-/* "none", or what the argument is, as the texts print it. */
-static void
-describe(char text[128], bool is_there, const struct amqp_value *value)
-{
-    if (!is_there)
-        snprintf(text, 128, "none");
-    else if (value->type == 'S')
-        snprintf(text, 128, "the value '%.*s' of type 'longstr'",
-                 value->bytes.size > 80 ? 80 : (int)value->bytes.size, value->bytes.data);
-    else
-        snprintf(text, 128, "a value of type '%s'", amqp_value_type_name(value->type));
-}
-
 static int
 check_argument(const struct exchange *exchange, const char *name, struct slice received_table,
                struct amqp_error *error)
@@ -247,16 +235,9 @@ check_argument(const struct exchange *exchange, const char *name, struct slice r
     bool has_current = amqp_table_find(exchange->arguments, key, &current);
     if (has_received == has_current && (!has_current || amqp_value_equal(&received, &current)))
         return 0;
-    char received_text[128], current_text[128];
-    if (has_received && has_current && received.type == 'S' && current.type == 'S') {
-        snprintf(received_text, sizeof(received_text), "'%.*s'",
-                 received.bytes.size > 100 ? 100 : (int)received.bytes.size, received.bytes.data);
-        snprintf(current_text, sizeof(current_text), "'%.*s'",
-                 current.bytes.size > 100 ? 100 : (int)current.bytes.size, current.bytes.data);
-        return inequivalent(exchange, name, received_text, current_text, error);
-    }
-    describe(received_text, has_received, &received);
-    describe(current_text, has_current, &current);
+    char received_text[ARGUMENT_SIDE_SIZE], current_text[ARGUMENT_SIDE_SIZE];
+    argument_print_side(received_text, has_received ? &received : NULL, !has_current);
+    argument_print_side(current_text, has_current ? &current : NULL, !has_received);
     return inequivalent(exchange, name, received_text, current_text, error);
 }
 

@@ -18,6 +18,7 @@
 
 #include "amqp/table.h"
 #include "amqp/wire.h"
+#include "broker/argument_text.h"
 
 /* Ten years: what RabbitMQ takes at most, so that a deadline always fits its timers. */
 #define DURATION_MAX_MS INT64_C(315360000000)
@@ -27,9 +28,6 @@
 
 /* Exchange names and routing keys travel as short strings. */
 #define NAME_MAX_BYTES 255u
-
-/* What a reply text can hold of a value, with the terminator. */
-#define VALUE_TEXT_SIZE 256u
 
 /* The queue types that take an argument. */
 #define ON_CLASSIC (1u << QUEUE_CLASSIC)
@@ -158,75 +156,6 @@ struct given_arguments {
 
 /* ---- texts ---- */
 
-/* The bytes as text that a reply may carry: a reply is UTF-8, a long string is any bytes. What does
- * not fit is left out; the reply is cut before that point anyhow. */
-static void
-print_bytes(char text[VALUE_TEXT_SIZE], struct slice bytes)
-{
-    bool is_utf8 = amqp_is_utf8(bytes);
-    size_t size = bytes.size < VALUE_TEXT_SIZE ? bytes.size : VALUE_TEXT_SIZE - 1;
-
-    for (size_t i = 0; i < size; i++) {
-        unsigned char byte = (unsigned char)bytes.data[i];
-
-        text[i] = (byte < 0x20 || byte == 0x7F || (byte >= 0x80 && !is_utf8)) ? '?' : bytes.data[i];
-    }
-    text[size] = '\0';
-}
-
-/* The shortest digits that give the number back, with a point, as Erlang prints it. */
-static void
-print_real(char text[VALUE_TEXT_SIZE], double real)
-{
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, VALUE_TEXT_SIZE, "%.*g", digits, real);
-        if (strtod(text, NULL) == real)
-            break;
-    }
-    if (strpbrk(text, ".en") == NULL)
-        strcat(text, ".0");
-}
-
-/* A value as RabbitMQ prints it. It fails to print decimals, arrays and tables (541); here they
- * have a form too. */
-static void
-print_value(char text[VALUE_TEXT_SIZE], const struct amqp_value *value)
-{
-    text[0] = '\0';
-    if (amqp_value_is_integer(value)) {
-        snprintf(text, VALUE_TEXT_SIZE, "%" PRId64, value->integer);
-        return;
-    }
-    switch (value->type) {
-    case 't':
-        snprintf(text, VALUE_TEXT_SIZE, "%s", value->boolean ? "true" : "false");
-        break;
-    case 'T':
-        snprintf(text, VALUE_TEXT_SIZE, "%" PRIu64, value->timestamp);
-        break;
-    case 'f':
-    case 'd':
-        print_real(text, value->real);
-        break;
-    case 'D':
-        snprintf(text, VALUE_TEXT_SIZE, "%" PRId32 "e-%u", value->decimal.value,
-                 (unsigned)value->decimal.scale);
-        break;
-    case 'S':
-    case 'x':
-        print_bytes(text, value->bytes);
-        break;
-    case 'A':
-        snprintf(text, VALUE_TEXT_SIZE, "[...]");
-        break;
-    case 'F':
-        snprintf(text, VALUE_TEXT_SIZE, "{...}");
-        break;
-    default: /* void */
-        break;
-    }
-}
-
 /* The common beginning: which argument of which queue. */
 #define INVALID_ARGUMENT "invalid arg '%.*s' for queue '%.*s' in vhost '%.*s'"
 #define INVALID_ARGUMENT_ARGS(reading, argument)                                                   \
@@ -248,9 +177,9 @@ static int
 refuse_unsupported(const struct reading *reading, const struct argument *argument,
                    const struct amqp_value *value)
 {
-    char text[VALUE_TEXT_SIZE];
+    char text[ARGUMENT_TEXT_SIZE];
 
-    print_value(text, value);
+    argument_print_value(text, value);
     amqp_error_set(reading->error, AMQP_REPLY_PRECONDITION_FAILED,
                    INVALID_ARGUMENT ": \"unsupported %s '%s'\"",
                    INVALID_ARGUMENT_ARGS(reading, argument), argument->noun, text);
@@ -593,30 +522,12 @@ is_equivalent(const struct argument *argument, const struct amqp_value *current,
     return false;
 }
 
-/* "none", "'5'", or where the other side is none "the value '5' of type 'long'". */
-static void
-print_side(char *text, size_t size, const struct amqp_value *value, bool is_other_none)
-{
-    char printed[VALUE_TEXT_SIZE];
-
-    if (value == NULL) {
-        snprintf(text, size, "none");
-        return;
-    }
-    print_value(printed, value);
-    if (is_other_none)
-        snprintf(text, size, "the value '%s' of type '%s'", printed,
-                 amqp_value_type_name(value->type));
-    else
-        snprintf(text, size, "'%s'", printed);
-}
-
 int
 queue_arguments_check_equivalent(enum queue_type type, struct slice current,
                                  struct slice redeclared, struct slice queue_name,
                                  struct slice vhost_name, struct amqp_error *error)
 {
-    char received_text[VALUE_TEXT_SIZE + 64], current_text[VALUE_TEXT_SIZE + 64];
+    char received_text[ARGUMENT_SIDE_SIZE], current_text[ARGUMENT_SIDE_SIZE];
     struct given_arguments before, now;
 
     collect_arguments(&before, current);
@@ -628,8 +539,8 @@ queue_arguments_check_equivalent(enum queue_type type, struct slice current,
         if (!arguments[row].compared || !is_taken(&arguments[row], type)
             || is_equivalent(&arguments[row], old, new))
             continue;
-        print_side(received_text, sizeof(received_text), new, old == NULL);
-        print_side(current_text, sizeof(current_text), old, new == NULL);
+        argument_print_side(received_text, new, old == NULL);
+        argument_print_side(current_text, old, new == NULL);
         amqp_error_set(error, AMQP_REPLY_PRECONDITION_FAILED,
                        "inequivalent arg '%.*s' for queue '%.*s' in vhost '%.*s': "
                        "received %s but current is %s",

@@ -155,6 +155,15 @@ add("a_missing_argument_names_the_integers_width",
                  "received the value '5' of type 'long' but current is none"))
 
 
+@scenario
+def a_void_argument_later_counts_as_none_in_the_text(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments={"x-max-length": 5})
+    channel.refuses("queue.declare", 406,
+                    f"inequivalent arg 'x-max-length' for queue '{queue}' in vhost '/': received "
+                    "none but current is '5'", queue=queue, arguments={"x-max-length": None})
+
+
 for argument, value in [("x-max-in-memory-length", 5), ("x-max-in-memory-bytes", 5),
                         ("x-quorum-initial-group-size", 3), ("x-max-age", "1h"),
                         ("x-stream-max-segment-size-bytes", 1000000),

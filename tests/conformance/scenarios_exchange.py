@@ -223,6 +223,25 @@ def a_type_that_is_not_known_comes_before_the_default_exchange(s):
     connection.refused(503, "unknown exchange type 'conformance-none'", by="exchange.declare")
 
 
+def is_another_alternate(given, received, current="'a'"):
+    def run(s):
+        channel, name = s.channel(), s.exchange_name()
+        channel.declare_exchange(name, arguments={"alternate-exchange": "a"} if current else {})
+        channel.refuses("exchange.declare", 406,
+                        f"inequivalent arg 'alternate-exchange' for exchange '{name}' in vhost "
+                        f"'/': received {received} but current is {current or 'none'}",
+                        exchange=name, type="direct", arguments={"alternate-exchange": given})
+    return run
+
+
+add("another_alternate_exchange_is_told_with_both", is_another_alternate("b", "'b'"))
+add("an_alternate_exchange_that_is_a_number_is_told", is_another_alternate(5, "'5'"))
+add("an_alternate_exchange_that_is_a_bool_is_told", is_another_alternate(True, "'true'"))
+add("a_void_alternate_exchange_is_none", is_another_alternate(None, "none"))
+add("a_void_alternate_exchange_where_there_is_none_is_told",
+    is_another_alternate(None, "the value 'undefined' of type 'void'", None))
+
+
 @scenario
 def an_exchange_may_be_bound_to_another(s):
     channel = s.channel()

@@ -407,7 +407,7 @@ START_TEST(an_argument_that_is_new_or_gone_is_named_with_its_type)
         {SLICE(TTL "S\0\0\0\3abc"), "'abc' of type 'longstr'"},
         {SLICE(TTL "x\0\0\0\3abc"), "'abc' of type 'binary'"},
         {SLICE(TTL "t\0"), "'false' of type 'bool'"},
-        {SLICE(TTL "V"), "'' of type 'void'"},
+        {SLICE(TTL "V"), "'undefined' of type 'void'"},
         {SLICE(TTL "D\1\0\0\0\5"), "'5e-1' of type 'decimal'"},
         {SLICE(TTL "A\0\0\0\0"), "'[...]' of type 'array'"},
         {SLICE(TTL "F\0\0\0\0"), "'{...}' of type 'table'"},
