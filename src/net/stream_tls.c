@@ -5,11 +5,12 @@
  * caller has room for, in one call, into a buffer of the thread. It must be empty again when the
  * call is over, for the next one is another connection's: that is why no more is read ahead than
  * surely fits the caller's room as plain text (`ahead`). An idle connection so holds no buffer,
- * neither here nor in OpenSSL (SSL_MODE_RELEASE_BUFFERS).
+ * neither here nor in OpenSSL (SSL_MODE_RELEASE_BUFFERS). The one exception is a client that asks
+ * for new keys and does not read our answer: OpenSSL then stops in the middle, and the connection
+ * keeps what stands behind until the answer is out (`kept`).
  *
  * Writing: pieces are gathered into full records in another buffer of the thread, so that a hundred
  * small frames are one record. OpenSSL writes to the socket itself, or has the kernel encrypt. */
-#include <assert.h>
 #include <errno.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
@@ -43,6 +44,8 @@ struct tls_stream {
     long verify_result;   /* X509_V_..., when the client's certificate is the reason */
     uint8_t first[FIRST_BYTES];
     uint8_t first_count;
+    uint8_t *kept; /* owned: what was read ahead when OpenSSL had to stop; NULL: nothing */
+    size_t kept_size;
 };
 
 /* The thread's buffers, and what the call under way may do. Untouched pages cost nothing. */
@@ -155,14 +158,40 @@ make_read_method(void)
 
 /* Before each call into OpenSSL: how much may be read in it. */
 static void
-begin_call(size_t room)
+begin_call(struct tls_stream *tls, size_t room)
 {
     ERR_clear_error();
     scratch.begin = scratch.end = 0;
+    if (UNLIKELY(tls->kept != NULL)) {
+        memcpy(scratch.in, tls->kept, tls->kept_size);
+        scratch.end = tls->kept_size;
+        free(tls->kept);
+        tls->kept = NULL;
+    }
     scratch.ahead = 0;
     scratch.left = room + RECORD_MAX + SSL3_RT_MAX_ENCRYPTED_OVERHEAD + SSL3_RT_HEADER_LENGTH;
     scratch.is_drained = false;
     scratch.late_messages = 0;
+}
+
+/* After it: the buffer is the next connection's. */
+static void
+end_call(struct stream *stream)
+{
+    struct tls_stream *tls = stream->state;
+    size_t size = scratch.end - scratch.begin;
+
+    if (LIKELY(size == 0) || tls->has_failed
+        || (SSL_get_shutdown(tls->ssl) & SSL_RECEIVED_SHUTDOWN) != 0)
+        return;
+    tls->kept = malloc(size);
+    if (tls->kept == NULL) {
+        tls->has_failed = true;
+        stream->error = ENOMEM;
+        return;
+    }
+    memcpy(tls->kept, scratch.in + scratch.begin, size);
+    tls->kept_size = size;
 }
 
 /* Told by OpenSSL of each step of its state machine. (That a message has come puts it back "into
@@ -335,7 +364,7 @@ tls_readv(struct stream *stream, struct iovec *pieces, int count)
     stream->read_wants_write = false;
     for (int i = 0; i < count; i++)
         room += pieces[i].iov_len;
-    begin_call(room);
+    begin_call(tls, room);
     while (goes_on(tls, room, total)) {
         size_t got = 0;
         int result;
@@ -357,9 +386,8 @@ tls_readv(struct stream *stream, struct iovec *pieces, int count)
         total += got;
         room -= got;
     }
-    assert(tls->has_failed || scratch.begin == scratch.end
-           || (SSL_get_shutdown(tls->ssl) & SSL_RECEIVED_SHUTDOWN) != 0);
-    return total > 0 ? (ssize_t)total : outcome;
+    end_call(stream);
+    return total > 0 ? (ssize_t)total : tls->has_failed ? STREAM_ERROR : outcome;
 }
 
 static bool
@@ -368,7 +396,7 @@ tls_has_buffered(const struct stream *stream)
     const struct tls_stream *tls = stream->state;
 
     return tls->has_failed || (SSL_get_shutdown(tls->ssl) & SSL_RECEIVED_SHUTDOWN) != 0
-           || SSL_pending(tls->ssl) > 0;
+           || SSL_pending(tls->ssl) > 0 || (tls->kept != NULL && !stream->read_wants_write);
 }
 
 /* --- Writing ---------------------------------------------------------------------------------- */
@@ -409,15 +437,11 @@ advance(struct iovec **pieces, int *count, size_t size)
 /* A record that the socket did not take whole is OpenSSL's already, and the next call must begin
  * with the same bytes, and as many: they are those that stream_writev asks its callers for. */
 static ssize_t
-tls_writev(struct stream *stream, struct iovec *pieces, int count)
+write_records(struct stream *stream, struct iovec *pieces, int count)
 {
     struct tls_stream *tls = stream->state;
     ssize_t sent = 0;
 
-    if (tls->has_failed)
-        return STREAM_ERROR;
-    stream->write_wants_read = false;
-    begin_call(0);
     advance(&pieces, &count, 0);
     while (count > 0) {
         size_t size, written = 0;
@@ -437,6 +461,21 @@ tls_writev(struct stream *stream, struct iovec *pieces, int count)
     return sent > 0 ? sent : STREAM_AGAIN;
 }
 
+static ssize_t
+tls_writev(struct stream *stream, struct iovec *pieces, int count)
+{
+    struct tls_stream *tls = stream->state;
+    ssize_t sent;
+
+    if (tls->has_failed)
+        return STREAM_ERROR;
+    stream->write_wants_read = false;
+    begin_call(tls, 0);
+    sent = write_records(stream, pieces, count);
+    end_call(stream);
+    return sent;
+}
+
 /* close_notify, and then the end of the TCP stream. After a handshake that was never made, only the
  * latter. */
 static int
@@ -448,10 +487,11 @@ tls_shutdown_write(struct stream *stream)
         && (SSL_get_shutdown(tls->ssl) & SSL_SENT_SHUTDOWN) == 0) {
         int result;
 
-        begin_call(0);
+        begin_call(tls, 0);
         errno = 0;
         stream->read_wants_write = false;
         result = SSL_shutdown(tls->ssl);
+        end_call(stream);
         if (result < 0) {
             int outcome = not_done(stream, result, errno, &stream->read_wants_write);
 
@@ -492,6 +532,7 @@ tls_close(struct stream *stream)
         drain(stream->fd);
     SSL_free(tls->ssl);
     tls_context_unref(tls->context);
+    free(tls->kept);
     free(tls);
     close(stream->fd);
     stream->fd = -1;

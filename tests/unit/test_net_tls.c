@@ -505,6 +505,48 @@ START_TEST(a_flood_of_key_updates_ends_the_connection)
 }
 END_TEST
 
+/* Each key update asks for one of ours. A client that does not read fills its socket with them,
+ * until OpenSSL cannot go on, in the middle of what was read ahead. */
+START_TEST(input_waits_behind_key_updates_whose_answers_nobody_reads)
+{
+    enum { AT_A_TIME = 4, ROUNDS_MAX = 2000 };
+    struct tls_context *context = make_context();
+    struct pair pair = connected_pair(context);
+    int size = 1; /* the least there is */
+    static uint8_t bytes[128 * 1024];
+    size_t sent = 0, received = 0, unread = 0;
+    ssize_t got = 0;
+
+    ck_assert_int_eq(setsockopt(pair.stream.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
+    for (int round = 0; round < ROUNDS_MAX && !stream_wants_write(&pair.stream); round++) {
+        for (int i = 0; i < AT_A_TIME; i++, sent += 10) {
+            ck_assert_int_eq(SSL_key_update(pair.client, SSL_KEY_UPDATE_REQUESTED), 1);
+            ck_assert_uint_eq(client_sends(&pair, sent, 10), 10);
+        }
+        got = stream_read(&pair.stream, bytes, sizeof(bytes));
+        ck_assert_int_ne(got, STREAM_ERROR);
+        received += got > 0 ? (size_t)got : 0;
+    }
+    ck_assert_msg(stream_wants_write(&pair.stream), "the socket is never full");
+    ck_assert_uint_lt(received, sent);
+    ck_assert(!stream_has_buffered(&pair.stream)); /* it cannot be read now */
+    ck_assert_int_eq(stream_read(&pair.stream, bytes, sizeof(bytes)), STREAM_AGAIN);
+
+    for (int round = 0; round < ROUNDS_MAX && received < sent; round++) {
+        ck_assert_int_ne(SSL_read_ex(pair.client, bytes, 1, &unread), 1); /* takes the answers */
+        got = stream_read(&pair.stream, bytes, sizeof(bytes));
+        ck_assert_int_ne(got, STREAM_ERROR);
+        for (ssize_t i = 0; i < got; i++)
+            ck_assert_uint_eq(bytes[i], pattern(received + (size_t)i));
+        received += got > 0 ? (size_t)got : 0;
+    }
+    ck_assert_uint_eq(received, sent);
+    ck_assert(!stream_wants_write(&pair.stream));
+    free_pair(&pair);
+    tls_context_unref(context);
+}
+END_TEST
+
 START_TEST(renegotiation_is_refused)
 {
     struct tls_context *context = make_context();
@@ -857,6 +899,7 @@ add_handshakes(Suite *suite)
     tcase_add_test(tests, the_minimum_version_can_be_raised);
     tcase_add_test(tests, a_client_that_does_not_trust_us_is_understood);
     tcase_add_test(tests, a_flood_of_key_updates_ends_the_connection);
+    tcase_add_test(tests, input_waits_behind_key_updates_whose_answers_nobody_reads);
     tcase_add_test(tests, renegotiation_is_refused);
     tcase_add_test(tests, bad_certificates_of_clients_are_refused);
     tcase_add_test(tests, the_users_name_comes_from_the_certificate);
