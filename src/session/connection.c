@@ -465,7 +465,9 @@ static void
 watch(struct connection *connection)
 {
     uint32_t events = 0;
-    if (may_read(connection) || connection->state == CONNECTION_ENDING)
+    /* What has come meanwhile, while reading waits for room to write, would wake us for nothing. */
+    if ((may_read(connection) || connection->state == CONNECTION_ENDING)
+        && !stream_wants_write(&connection->stream))
         events |= EPOLLIN;
     if ((output_pending(&connection->output) > 0 && connection->gate == 0
          && !stream_wants_read(&connection->stream))
