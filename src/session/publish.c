@@ -421,6 +421,42 @@ publish_message(struct channel *channel, struct message *message,
     return 0;
 }
 
+/* The keys in the headers reach queues as the message's own does, so the permissions of topics are
+ * for them, too. */
+static int
+check_more_keys_permitted(struct channel *channel, const struct message *message,
+                          const struct amqp_properties *properties, struct amqp_error *error)
+{
+    static const char *const headers[] = {"CC", "BCC"};
+    struct slice keys[KEYS_MAX];
+    if ((message->flags & MESSAGE_HAS_HEADERS) == 0)
+        return 0;
+    for (size_t i = 0; i < ARRAY_SIZE(headers); i++) {
+        size_t count = message_more_keys(properties->headers, headers[i], keys, KEYS_MAX);
+        for (size_t j = 0; j < count; j++)
+            if (permission_check_topic(channel, ACCESS_WRITE, message_exchange(message), keys[j],
+                                       error)
+                != 0)
+                return -1;
+    }
+    return 0;
+}
+
+/* May the user publish it? */
+static int
+check_permitted(struct channel *channel, const struct message *message,
+                const struct amqp_properties *properties, struct amqp_error *error)
+{
+    struct slice exchange = message_exchange(message);
+    if (LIKELY(permission_is_as_before(channel->connection, exchange)))
+        return 0;
+    if (permission_check_publish(channel, exchange, message_routing_key(message), error) != 0)
+        return -1;
+    if (permission_is_as_before(channel->connection, exchange))
+        return 0; /* any key may be */
+    return check_more_keys_permitted(channel, message, properties, error);
+}
+
 static int
 publish_complete(struct channel *channel, struct amqp_error *error)
 {
@@ -430,9 +466,7 @@ publish_complete(struct channel *channel, struct amqp_error *error)
     bool mandatory = publish->mandatory, is_bad = publish->is_bad;
     publish->message = NULL;
     (void)amqp_properties_decode(message_properties(message), &properties); /* found good before */
-    struct slice exchange = message_exchange(message);
-    if (UNLIKELY(!permission_is_as_before(channel->connection, exchange))
-        && permission_check_publish(channel, exchange, message_routing_key(message), error) != 0) {
+    if (check_permitted(channel, message, &properties, error) != 0) {
         message_unref(message);
         return -1;
     }

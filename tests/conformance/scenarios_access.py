@@ -366,6 +366,19 @@ def a_topic_permission_decides_about_keys_that_are_published(s):
     channel.refused(403, topic_refused("topicalxa"), by="basic.publish")
 
 
+# RabbitMQ looks at these keys since 3.13.
+@with_users
+def a_topic_permission_decides_about_all_keys_of_a_message(s):
+    for header in ("CC", "BCC"):
+        channel = channel_of(s, "topical")
+        queue = s.queue(channel)
+        channel.bind(queue, "amq.topic", "b.#")
+        channel.publish("topical.a.x", exchange="amq.topic", headers={header: ["topical.a.y"]})
+        channel.publish("topical.a.x", exchange="amq.topic",
+                        headers={header: ["topical.a.y", "b.secret"]})
+        channel.refused(403, topic_refused("b.secret"), by="basic.publish")
+
+
 @with_users
 def a_topic_permission_decides_about_keys_that_are_bound(s):
     channel = channel_of(s, "topical")
