@@ -129,8 +129,8 @@ admission_begin(struct connection *connection)
         give_way(host);
 }
 
-static void
-end_handshake(struct connection *connection)
+void
+admission_forget(struct connection *connection)
 {
     if (!list_is_linked(&connection->handshake_link))
         return;
@@ -229,7 +229,7 @@ admission_open(struct connection *connection, struct amqp_error *error)
     if (status != 0)
         return -1;
     connection->is_counted = true;
-    end_handshake(connection);
+    admission_forget(connection); /* the handshake is over */
     return 0;
 }
 
@@ -237,7 +237,6 @@ void
 admission_end(struct connection *connection)
 {
     struct admission *admission = connection->host->admission;
-    end_handshake(connection);
     if (!connection->is_counted)
         return;
     connection->is_counted = false;

@@ -44,7 +44,12 @@ void admission_begin(struct connection *connection);
  * error, 530, when there are too many; or 506 without memory. */
 MUST_CHECK int admission_open(struct connection *connection, struct amqp_error *error);
 
-/* The connection has ended, or is about to: it counts no more. Once more does nothing. */
+/* The connection is open no more, or is about to end: it does not count among those that are. Once
+ * more does nothing. */
 void admission_end(struct connection *connection);
+
+/* Its socket is closed: only now it makes room for another handshake, if it was never open. One
+ * that was refused and does not go holds a descriptor as well. */
+void admission_forget(struct connection *connection);
 
 #endif

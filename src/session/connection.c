@@ -765,6 +765,7 @@ finish(struct connection *connection)
 {
     struct session_host *host = connection->host;
     connection_release(connection);
+    admission_forget(connection);
     connection->state = CONNECTION_ENDED;
     loop_remove(host->loop, &connection->io);
     stream_close(&connection->stream);

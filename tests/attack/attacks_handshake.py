@@ -95,6 +95,19 @@ def more_handshakes_than_the_limit_keep_nobody_out(s):
         end.close()
 
 
+@attack(config="limits: {handshakes: 200, handshake_timeout: 1h}")
+def who_is_refused_and_stays_counts_as_a_handshake(s):
+    """Else one could hold any number of descriptors without ever logging in."""
+    begin = wire.PROTOCOL_HEADER + wire.method_frame(
+        0, "connection.start-ok", mechanism="NO-SUCH", response="", locale="en_US")
+    refused = begin_many(s.address, 2000, begin)
+    s.until("most of them have given way",
+            lambda: len(os.listdir(f"/proc/{s.pid}/fd")) < 400, seconds=15)  # half of their time
+    s.connect().close()
+    for end in refused:
+        end.close()
+
+
 @attack
 def twenty_thousand_idle_connections(s):
     count = descriptors_for(IDLE, at_least=5000)
