@@ -38,14 +38,21 @@ static void parse(struct connection *connection, const uint8_t *data, size_t siz
 
 /* --- Sending ---------------------------------------------------------------------------------- */
 
+/* As what its end is logged: who has never come in must not use up the lines of those who have. */
+static enum event_kind
+kind_of_end(const struct connection *connection, enum event_kind of_open)
+{
+    return connection->was_open ? of_open : EVENT_UNOPENED;
+}
+
 void
 connection_break(struct connection *connection, const char *reason)
 {
     if (connection->is_broken || connection->state == CONNECTION_ENDED)
         return;
-    EVENT_LOG(connection->host, connection->state < CONNECTION_OPEN ? EVENT_UNOPENED : EVENT_ENDED,
-              LOG_LEVEL_INFO, "connection lost", CONNECTION_WHO(connection),
-              LOG_STR("reason", reason), CONNECTION_LIFE(connection));
+    EVENT_LOG(connection->host, kind_of_end(connection, EVENT_ENDED), LOG_LEVEL_INFO,
+              "connection lost", CONNECTION_WHO(connection), LOG_STR("reason", reason),
+              CONNECTION_LIFE(connection));
     connection->is_broken = true;
     connection_dirty(connection);
 }
@@ -609,7 +616,7 @@ on_timer(struct timer *timer, int64_t now_ms)
         break;
     case CONNECTION_ENDING:
     case CONNECTION_CLOSING:
-        EVENT_LOG(connection->host, EVENT_ENDED, LOG_LEVEL_INFO,
+        EVENT_LOG(connection->host, kind_of_end(connection, EVENT_ENDED), LOG_LEVEL_INFO,
                   "client did not close its connection in time", CONNECTION_WHO(connection));
         connection->is_broken = true;
         connection_dirty(connection);
@@ -728,8 +735,8 @@ connection_fail(struct connection *connection, const struct amqp_error *error)
 {
     if (connection->state >= CONNECTION_CLOSING)
         return;
-    EVENT_LOG(connection->host, EVENT_CONNECTION_ERROR, LOG_LEVEL_WARN, "closing connection",
-              CONNECTION_WHO(connection), LOG_STR("reason", error->text),
+    EVENT_LOG(connection->host, kind_of_end(connection, EVENT_CONNECTION_ERROR), LOG_LEVEL_WARN,
+              "closing connection", CONNECTION_WHO(connection), LOG_STR("reason", error->text),
               CONNECTION_LIFE(connection));
     connection_release(connection);
     if (connection->state < CONNECTION_AWAITS_TUNE_OK

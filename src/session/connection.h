@@ -61,6 +61,7 @@ struct connection {
     bool is_broken;       /* to be given up at the end of the turn: out of memory, socket error */
     bool has_sent;        /* since the last tick */
     bool is_loopback;
+    bool was_open;        /* it has come in, whatever it is now */
     bool is_counted;      /* among the open connections (session/admission.h) */
     bool has_input_left;  /* input that was read waits in `input`: no more is read before it */
     bool is_sliced;       /* its share of this turn is used up */

@@ -254,6 +254,7 @@ open_vhost(struct connection *connection, const struct amqp_connection_open *met
         return 0;
     }
     connection->state = CONNECTION_OPEN;
+    connection->was_open = true;
     wheel_cancel(&shard->wheel, &connection->timer);
     if (connection->heartbeat_s > 0)
         wheel_set(&shard->wheel, &connection->timer,

@@ -183,6 +183,21 @@ def a_flood_of_refused_logins_is_told_in_sums(world):
 
 
 @test
+def a_flood_of_wrong_logins_takes_no_lines_from_those_who_came_in(world):
+    broker = world.start()
+    flood = Flood(world, broker, "closing connection", "connection ended before it was opened", 10)
+    for _ in range(500):
+        connection = broker.socket()
+        connection.handshake(mechanism="NO-SUCH", until="start")
+        connection.expect_end()
+        connection.drop()
+    flood.check_told(500)
+    connection = broker.connect()
+    connection.send(b"no frame at all")
+    broker.log.wait("closing connection .*user=guest.*frame")
+
+
+@test
 def a_flood_of_silent_clients_is_told_in_sums(world):
     broker = world.start("limits: {handshake_timeout: 500ms}\n")
     flood = Flood(world, broker, "handshake timed out", "handshake timed out", 10)
