@@ -12,8 +12,11 @@ struct login_service {
     pthread_cond_t work;
     pthread_t thread;
     bool has_thread, is_ending;
-    struct login_job *first, **last;
-    uint32_t waiting;
+    struct lane {
+        struct list jobs;
+        uint32_t count;
+    } lanes[LOGIN_LANES];
+    uint32_t next_lane; /* whose turn it is */
 };
 
 struct login_service *
@@ -23,25 +26,34 @@ login_service_new(struct access *access)
     if (service == NULL)
         return NULL;
     service->access = access;
-    service->last = &service->first;
+    for (size_t i = 0; i < LOGIN_LANES; i++)
+        list_init(&service->lanes[i].jobs);
     failures_init(&service->failures);
     pthread_mutex_init(&service->mutex, NULL);
     pthread_cond_init(&service->work, NULL);
     return service;
 }
 
-/* With the mutex: the job that waits longest, or NULL. */
+static struct lane *
+lane_of(struct login_service *service, const struct login_job *job)
+{
+    return &service->lanes[job->source % LOGIN_LANES];
+}
+
+/* With the mutex: the job that waits longest in the next lane that has any, or NULL. */
 static struct login_job *
 take(struct login_service *service)
 {
-    struct login_job *job = service->first;
-    if (job == NULL)
-        return NULL;
-    service->first = job->next;
-    if (service->first == NULL)
-        service->last = &service->first;
-    service->waiting--;
-    return job;
+    for (uint32_t i = 0; i < LOGIN_LANES; i++) {
+        struct lane *lane = &service->lanes[service->next_lane];
+        service->next_lane = (service->next_lane + 1) % LOGIN_LANES;
+        struct list *node = list_pop_front(&lane->jobs);
+        if (node == NULL)
+            continue;
+        lane->count--;
+        return LIST_ENTRY(node, struct login_job, link);
+    }
+    return NULL;
 }
 
 static void
@@ -99,19 +111,31 @@ login_service_start(struct login_service *service)
 bool
 login_submit(struct login_service *service, struct login_job *job)
 {
-    job->next = NULL;
+    struct lane *lane = lane_of(service, job);
+    list_init(&job->link);
     job->is_right = false;
     pthread_mutex_lock(&service->mutex);
-    bool is_taken =
-        !service->is_ending && service->waiting < LOGIN_QUEUE_MAX && start(service) == 0;
+    bool is_taken = !service->is_ending && lane->count < LOGIN_LANE_MAX && start(service) == 0;
     if (is_taken) {
-        *service->last = job;
-        service->last = &job->next;
-        service->waiting++;
+        list_push_back(&lane->jobs, &job->link);
+        lane->count++;
         pthread_cond_signal(&service->work);
     }
     pthread_mutex_unlock(&service->mutex);
     return is_taken;
+}
+
+bool
+login_cancel(struct login_service *service, struct login_job *job)
+{
+    pthread_mutex_lock(&service->mutex);
+    bool is_waiting = list_is_linked(&job->link);
+    if (is_waiting) {
+        list_remove(&job->link);
+        lane_of(service, job)->count--;
+    }
+    pthread_mutex_unlock(&service->mutex);
+    return is_waiting;
 }
 
 struct failures *

@@ -1,8 +1,10 @@
 /* Verifying passwords, on a thread of its own: a hash that is slow on purpose must not hold up
  * those who have come in.
  *
- * Whoever asks hands a job over and goes on; the answer is a call on the login thread. The queue of
- * jobs is bounded: when more ask than can be verified, the others are told so at once. */
+ * Whoever asks hands a job over and goes on; the answer is a call on the login thread. Jobs wait in
+ * lanes, by where they come from, and the lanes take turns: so one who asks without end waits
+ * behind himself, and the others do not. A lane is bounded: when more ask than can be verified,
+ * they are told so at once. */
 #ifndef AUTH_LOGIN_H
 #define AUTH_LOGIN_H
 
@@ -11,13 +13,16 @@
 
 #include "auth/access.h"
 #include "auth/failures.h"
+#include "base/list.h"
 
 enum {
-    LOGIN_QUEUE_MAX = 1024, /* jobs that wait: at scrypt's 50 ms, more would wait for a minute */
+    LOGIN_LANES = 64,
+    LOGIN_LANE_MAX = 1024, /* jobs that wait: at scrypt's 50 ms, more would wait for a minute */
 };
 
 struct login_job {
-    struct login_job *next;
+    struct list link;         /* in its lane; nobody's business but the service's */
+    uint64_t source;          /* stands for the address that it comes from: any number */
     struct access_user *user; /* owned reference; NULL: there is no such user */
     struct slice password;    /* owned by the job's owner, who wipes it */
     bool is_right;            /* the answer */
@@ -37,6 +42,10 @@ MUST_CHECK int login_service_start(struct login_service *service);
 
 /* Ends the thread; what was not verified is done with. */
 void login_service_free(struct login_service *service);
+
+/* Takes a job back, whose answer nobody awaits any more. False: it is being verified, or has been;
+ * its owner is called. Any thread. */
+MUST_CHECK bool login_cancel(struct login_service *service, struct login_job *job);
 
 /* Hands a job over. False: too many wait, or there is no thread to be had; the job is still the
  * caller's, who is not called. Any thread. */

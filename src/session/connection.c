@@ -718,6 +718,7 @@ connection_release(struct connection *connection)
         if (connection->channels[i] != NULL)
             channel_free(connection->channels[i]);
     connection->is_waiting = false;
+    login_forget(connection);
     for (uint32_t i = 0; i < connection->exclusive_count; i++) {
         struct mail mail = {.type = MAIL_DELETE, .to = connection->exclusive_queues[i]};
         shard_send(shard, &mail);

@@ -79,6 +79,7 @@ struct connection {
     uint64_t user_id;              /* of the user as the users know it */
     uint64_t address_key;          /* stands for the peer's address, without its port */
     const char *refused_mechanism; /* what the refusal will say; NULL: the client is not told */
+    struct session_login *login;   /* on its way to the login thread or back, or NULL */
     struct permission_cache *permissions; /* what the user was found to have; NULL: nothing yet */
 };
 

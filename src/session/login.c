@@ -68,14 +68,12 @@ login_known(struct connection *connection, struct slice mechanism, struct slice 
 
 /* --- Being refused ---------------------------------------------------------------------------- */
 
-void
-login_refuse(struct connection *connection, struct slice mechanism, struct slice user,
-             const char *reason)
+/* After `count` failures from his address. */
+static void
+refuse(struct connection *connection, struct slice mechanism, struct slice user, const char *reason,
+       uint32_t count, uint32_t delay_ms)
 {
     struct session_host *host = connection->host;
-    uint32_t count;
-    uint32_t delay_ms = failures_add(login_failures(host->logins), connection->address_key,
-                                     host->shard->now_ms, &count);
     EVENT_LOG(host, EVENT_LOGIN_REFUSED, LOG_LEVEL_WARN, "login refused",
               LOG_STR("peer", connection->peer), LOG_SLICE("mechanism", mechanism),
               LOG_SLICE("user", user), LOG_STR("reason", reason), LOG_UINT("failures", count));
@@ -93,6 +91,17 @@ login_refuse(struct connection *connection, struct slice mechanism, struct slice
     }
     wheel_set(&host->shard->wheel, &connection->timer, host->shard->now_ms + delay_ms);
     connection_dirty(connection);
+}
+
+void
+login_refuse(struct connection *connection, struct slice mechanism, struct slice user,
+             const char *reason)
+{
+    struct session_host *host = connection->host;
+    uint32_t count;
+    uint32_t delay_ms = failures_add(login_failures(host->logins), connection->address_key,
+                                     host->shard->now_ms, &count);
+    refuse(connection, mechanism, user, reason, count, delay_ms);
 }
 
 void
@@ -122,7 +131,6 @@ verified(struct login_job *job)
 {
     struct session_login *login = (struct session_login *)job;
     struct session_host *host = login->host;
-    secret_wipe((char *)job->password.data, job->password.size);
     login->next = atomic_load_explicit(&host->logged_in, memory_order_relaxed);
     while (!atomic_compare_exchange_weak_explicit(&host->logged_in, &login->next, login,
                                                   memory_order_release, memory_order_relaxed))
@@ -133,6 +141,7 @@ verified(struct login_job *job)
 static void
 login_free(struct session_login *login)
 {
+    secret_wipe((char *)login->job.password.data, login->job.password.size);
     access_user_unref(login->job.user);
     free(login);
 }
@@ -149,7 +158,10 @@ login_new(struct connection *connection, const char *mechanism, struct slice nam
     }
     char *secret = login->bytes + name.size;
     *login = (struct session_login){
-        .job = {.user = user, .password = {secret, password.size}, .done = verified},
+        .job = {.source = connection->address_key,
+                .user = user,
+                .password = {secret, password.size},
+                .done = verified},
         .host = connection->host,
         .connection = connection->ref,
         .user = {login->bytes, name.size},
@@ -176,12 +188,15 @@ ask(struct connection *connection, const char *mechanism, struct slice name,
         return;
     }
     connection->is_waiting = true;
+    connection->login = login;
     if (login_submit(host->logins, &login->job))
         return;
     connection->is_waiting = false;
-    secret_wipe(login->bytes + name.size, password.size);
+    connection->login = NULL;
     login_free(login);
-    login_refuse(connection, slice_from(mechanism), name, "too many logins at a time");
+    /* Nobody has failed: it does not count against the address. */
+    refuse(connection, slice_from(mechanism), name, "too many logins at a time", 0,
+           SESSION_LOGIN_PENALTY_MS);
 }
 
 void
@@ -195,6 +210,16 @@ login_with_password(struct connection *connection, struct slice mechanism, struc
     }
     come_in(connection, mechanism, user);
     access_user_unref(user);
+}
+
+void
+login_forget(struct connection *connection)
+{
+    struct session_login *login = connection->login;
+    connection->login = NULL;
+    /* One that is being verified is freed when its answer comes. */
+    if (login != NULL && login_cancel(connection->host->logins, &login->job))
+        login_free(login);
 }
 
 /* --- Answers ---------------------------------------------------------------------------------- */
@@ -235,9 +260,11 @@ session_host_login(struct session_host *host)
     while (login != NULL) {
         struct session_login *next = login->next;
         struct connection *connection = ref_table_find(&host->shard->clients, login->connection);
-        if (connection != NULL && connection->state == CONNECTION_AWAITS_START_OK
-            && !connection->is_broken)
-            answer(connection, login);
+        if (connection != NULL) {
+            connection->login = NULL;
+            if (connection->state == CONNECTION_AWAITS_START_OK && !connection->is_broken)
+                answer(connection, login);
+        }
         login_free(login);
         login = next;
     }

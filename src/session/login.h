@@ -18,6 +18,10 @@ void login_known(struct connection *connection, struct slice mechanism, struct s
 void login_refuse(struct connection *connection, struct slice mechanism, struct slice user,
                   const char *reason);
 
+/* The connection ends: if it waits for its password to be verified, nobody needs to know any more.
+ */
+void login_forget(struct connection *connection);
+
 /* The pause is over. */
 void login_refused(struct connection *connection);
 

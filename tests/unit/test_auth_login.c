@@ -71,16 +71,16 @@ START_TEST(the_thread_says_whether_a_password_is_right)
 }
 END_TEST
 
-START_TEST(no_more_wait_than_the_queue_holds)
+START_TEST(no_more_wait_than_a_lane_holds)
 {
     /* Wrong passwords take long enough for the queue to fill. */
-    static struct test_job tests[LOGIN_QUEUE_MAX + 100];
+    static struct test_job tests[LOGIN_LANE_MAX + 100];
     int taken = 0;
     for (size_t i = 0; i < ARRAY_SIZE(tests); i++) {
         prepare(&tests[taken], "nobody", "wrong");
         taken += login_submit(service, &tests[taken].job);
     }
-    ck_assert_int_ge(taken, LOGIN_QUEUE_MAX);
+    ck_assert_int_ge(taken, LOGIN_LANE_MAX);
     ck_assert_int_lt(taken, (int)ARRAY_SIZE(tests));
     /* Each is answered once, also those that were not verified. */
     login_service_free(service);
@@ -89,6 +89,46 @@ START_TEST(no_more_wait_than_the_queue_holds)
         ck_assert(!tests[i].job.is_right);
     }
     service = login_service_new(users);
+}
+END_TEST
+
+START_TEST(who_asks_without_end_does_not_hold_up_others)
+{
+    static struct test_job flood[500];
+    struct test_job other;
+    int done = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(flood); i++) {
+        prepare(&flood[i], "nobody", "wrong");
+        flood[i].job.source = 1;
+        ck_assert(login_submit(service, &flood[i].job));
+    }
+    prepare(&other, "u", "secret");
+    other.job.source = 2;
+    ck_assert(login_submit(service, &other.job));
+    sem_wait(&other.done);
+    ck_assert(other.job.is_right);
+    access_user_unref(other.job.user);
+    for (size_t i = 0; i < ARRAY_SIZE(flood); i++)
+        done += !login_cancel(service, &flood[i].job);
+    ck_assert_int_lt(done, (int)ARRAY_SIZE(flood) / 2);
+}
+END_TEST
+
+START_TEST(what_was_taken_back_is_not_verified)
+{
+    static struct test_job tests[20];
+    bool is_back[ARRAY_SIZE(tests)];
+    for (size_t i = 0; i < ARRAY_SIZE(tests); i++) {
+        prepare(&tests[i], "nobody", "wrong");
+        ck_assert(login_submit(service, &tests[i].job));
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(tests); i++)
+        is_back[i] = login_cancel(service, &tests[i].job);
+    ck_assert(is_back[ARRAY_SIZE(tests) - 1]);
+    ck_assert(verify("u", "secret")); /* the service goes on, and is through with what it has */
+    for (size_t i = 0; i < ARRAY_SIZE(tests); i++)
+        ck_assert_int_eq(tests[i].calls, is_back[i] ? 0 : 1);
+    ck_assert(!login_cancel(service, &tests[0].job));
 }
 END_TEST
 
@@ -142,7 +182,9 @@ main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, the_thread_says_whether_a_password_is_right);
-    tcase_add_test(tests, no_more_wait_than_the_queue_holds);
+    tcase_add_test(tests, no_more_wait_than_a_lane_holds);
+    tcase_add_test(tests, who_asks_without_end_does_not_hold_up_others);
+    tcase_add_test(tests, what_was_taken_back_is_not_verified);
     tcase_add_test(tests, who_keeps_failing_waits_longer_up_to_a_limit);
     tcase_add_test(tests, a_flood_of_addresses_forgets_the_oldest_first);
     suite_add_tcase(suite, tests);
