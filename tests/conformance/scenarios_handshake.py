@@ -420,3 +420,24 @@ def a_new_secret_of_a_user_with_a_password_is_taken_whatever_it_is(s):
     connection.say("connection.update-secret", new_secret="wrong", reason="it is time")
     connection.expect("connection.update-secret-ok")
     connection.channel().sync()
+
+
+# --- Channels before the connection is open -------------------------------------------------------
+
+def make_early(step, name, fields):
+    def early(s):
+        """Nobody gets anything before he has logged in and may enter the vhost."""
+        connection = s.socket().handshake(until=step)
+        connection.send(wire.method_frame(1, "channel.open") + wire.method_frame(1, name, **fields))
+        connection.refused(505, re.compile("UNEXPECTED_FRAME"), or_dropped=True)
+        s.channel().sync()
+    add(f"{name.replace('.', '_')}_before_the_connection_is_open_after_{step}", early)
+
+
+for early_step in ("header", "start", "tune"):
+    for early_name, early_fields in [
+            ("queue.declare", {"queue": "early"}), ("exchange.declare", {"exchange": "early",
+                                                                         "type": "fanout"}),
+            ("basic.consume", {"queue": "amq.rabbitmq.reply-to", "no_ack": True}),
+            ("tx.select", {})]:
+        make_early(early_step, early_name, early_fields)
