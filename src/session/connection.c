@@ -34,7 +34,7 @@ enum {
 };
 
 static void on_events(struct io *io, uint32_t events);
-static void parse(struct connection *connection, const uint8_t *data, size_t size);
+static void parse(struct connection *connection, uint8_t *data, size_t size);
 
 /* --- Sending ---------------------------------------------------------------------------------- */
 
@@ -404,14 +404,18 @@ parse_step(struct connection *connection, const uint8_t *data, size_t size)
 
 /* Keeps what was not taken, and what points into the buffer that goes away. */
 static void
-keep_rest(struct connection *connection, const uint8_t *data, size_t size)
+keep_rest(struct connection *connection, uint8_t *data, size_t size)
 {
+    /* Until the login is through, any of it may be part of a password. */
+    bool may_be_secret = connection->state < CONNECTION_AWAITS_TUNE_OK;
     connection->has_input_left = size > 0 && !takes_input(connection);
-    if (connection->state < CONNECTION_AWAITS_TUNE_OK)
-        secret_wipe(connection->input.data, connection->input.size); /* part of a password */
+    if (may_be_secret)
+        secret_wipe(connection->input.data, connection->input.size);
     buffer_free(&connection->input);
     if (size > 0 && buffer_append(&connection->input, data, size) != 0)
         connection_break(connection, "out of memory");
+    if (may_be_secret)
+        secret_wipe(data, size);
     LIST_FOR_EACH (node, &connection->half_published)
         if (publish_keep(LIST_ENTRY(node, struct channel, publish_link)) != 0)
             connection_break(connection, "out of memory");
@@ -433,7 +437,7 @@ is_slice_over(struct connection *connection, int64_t *began_ns)
 
 /* `data` is not in connection->input. */
 static void
-parse(struct connection *connection, const uint8_t *data, size_t size)
+parse(struct connection *connection, uint8_t *data, size_t size)
 {
     int64_t began_ns = 0;
     bool is_over = false;
@@ -497,6 +501,8 @@ read_input(struct connection *connection)
     if (was_handshaking || stream_wants_read(&connection->stream)
         || stream_wants_write(&connection->stream) || stream_has_buffered(&connection->stream))
         connection_dirty(connection); /* to be watched for other events, or read again */
+    if (count <= 0 && !connection->was_open)
+        secret_wipe(host->read_buffer, kept); /* as in keep_rest */
     if (count == STREAM_AGAIN)
         return;
     if (count <= 0) {
@@ -643,6 +649,8 @@ connection_free(struct connection *connection)
     list_remove(&connection->dirty_link);
     wheel_cancel(&connection->host->shard->wheel, &connection->timer);
     output_clear(&connection->output);
+    if (!connection->was_open)
+        secret_wipe(connection->input.data, connection->input.size);
     buffer_free(&connection->input);
     if (connection->vhost != NULL)
         vhost_unref(connection->vhost);

@@ -175,8 +175,8 @@ login_external(struct connection *connection, struct slice response)
 }
 
 static int
-start_ok(struct connection *connection, const struct amqp_connection_start_ok *method,
-         struct amqp_error *error)
+choose_mechanism(struct connection *connection, const struct amqp_connection_start_ok *method,
+                 struct amqp_error *error)
 {
     struct slice user = {"", 0}, password = {"", 0};
     read_capabilities(connection, method->client_properties);
@@ -196,9 +196,17 @@ start_ok(struct connection *connection, const struct amqp_connection_start_ok *m
         return channel_error(error, AMQP_REPLY_SYNTAX_ERROR, "response of mechanism %.*s invalid",
                              SLICE_ARGS(method->mechanism));
     login_with_password(connection, method->mechanism, user, password);
+    return 0;
+}
+
+static int
+start_ok(struct connection *connection, const struct amqp_connection_start_ok *method,
+         struct amqp_error *error)
+{
+    int status = choose_mechanism(connection, method, error);
     /* It stands in the thread's read buffer, which would keep it until others have sent as much. */
     secret_wipe((char *)method->response.data, method->response.size);
-    return 0;
+    return status;
 }
 
 /* --- Tuning and opening ----------------------------------------------------------------------- */
