@@ -91,11 +91,13 @@ class Connection:
                            "basic.nack": True, "publisher_confirms": True,
                            "authentication_failure_close": True}
 
-    def __init__(self, address, deadline):
+    def __init__(self, address, deadline, source=None):
+        """source: the address of this machine from which it comes, if that matters."""
         self.deadline, self.buffer, self.inboxes, self.partial = deadline, bytearray(), {}, {}
         self.heartbeats, self.frames, self.closed, self.next_channel = 0, [], None, 1
         self.frame_max, self.start, self.tune = 131072, None, None
-        self.socket = socket.create_connection(address, self.time_left())
+        self.socket = socket.create_connection(address, self.time_left(),
+                                               source and (source, 0))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     # bytes

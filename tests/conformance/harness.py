@@ -65,9 +65,9 @@ class Broker:
         self.prefix = f"conformance-{os.getpid()}-{next(self._numbers)}"
         self.connections, self.queues, self.exchanges = [], [], []
 
-    def socket(self):
+    def socket(self, source=None):
         """A connection on which nothing was said yet."""
-        connection = Connection(self.address, self.deadline)
+        connection = Connection(self.address, self.deadline, source)
         self.connections.append(connection)
         return connection
 

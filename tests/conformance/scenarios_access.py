@@ -557,6 +557,25 @@ def who_keeps_failing_waits_longer_and_others_do_not(s):
     connection.drop()
 
 
+# Verifying takes as long for each of them as for a slow hash: a minute for all, if all were verified.
+@scenario(config=HASHED)
+def a_thousand_guesses_from_one_address_do_not_hold_up_the_logins_of_others(s):
+    guesses = [s.socket().handshake(user="sha256", password=f"wrong {i}", until="start")
+               for i in range(1100)]
+    other = s.socket(source="127.0.0.2").handshake(user="scrypt", password="correct horse")
+    other.channel().sync()
+    for connection in guesses:
+        connection.drop()
+
+
+@scenario(config=HASHED)
+def who_is_known_comes_in_at_once_while_others_of_the_address_guess(s):
+    s.channel(user="sha256", password="correct horse").sync()
+    for i in range(200):
+        s.socket().handshake(user="sha256", password=f"wrong {i}", until="start")
+    s.channel(user="sha256", password="correct horse").sync()
+
+
 @scenario(config=HASHED)
 def a_client_that_cannot_be_told_is_held_before_it_is_dropped(s):
     connection = s.socket().handshake(user="sha256", password="wrong", capabilities={},
