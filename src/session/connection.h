@@ -146,8 +146,32 @@ int connection_method(struct connection *connection, const struct amqp_method_in
 void connection_protocol_header(struct connection *connection,
                                 const uint8_t header[AMQP_PROTOCOL_HEADER_SIZE]);
 
+/* The socket's events. */
+void connection_on_events(struct io *io, uint32_t events);
+
+/* Reads once and deals with what came. */
+void connection_read(struct connection *connection);
+
 /* Goes on with input that waited for an answer; at the end of the turn. */
 void connection_resume(struct connection *connection);
+
+/* Reads and drops: what a client still sends to a connection that only has its last words to say.
+ * The socket is closed when the peer has closed its side, so that those words are not lost to a
+ * reset. */
+void connection_drain(struct connection *connection);
+
+/* Its input waits, because it publishes and something is short. Contents that have begun are still
+ * taken to their end: they hold memory that nobody can consume before. So is the answer to a close.
+ */
+bool connection_is_held(const struct connection *connection);
+
+/* Whether frames are looked at; and whether more may be read for them. */
+bool connection_takes_input(const struct connection *connection);
+bool connection_may_read(const struct connection *connection);
+
+/* The socket is closed; the struct lives until the end of the turn, when it is freed. */
+void connection_finish(struct connection *connection);
+void connection_free(struct connection *connection);
 
 /* The channel of that number, or NULL. */
 static inline struct channel *
