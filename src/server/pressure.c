@@ -68,3 +68,10 @@ pressure_look(struct pressure *pressure)
     report(pressure, before, after);
     return true;
 }
+
+bool
+pressure_is_stale(const struct pressure *pressure)
+{
+    uint32_t reasons = atomic_load_explicit(&pressure->reasons, memory_order_acquire);
+    return pressure->log != NULL && log_disk_low(pressure->log) != ((reasons & PRESSURE_DISK) != 0);
+}

@@ -33,4 +33,7 @@ void pressure_set_memory(struct pressure *pressure, uint64_t memory_max);
  * to be woken. */
 bool pressure_look(struct pressure *pressure);
 
+/* Whether the log knows of the disk what the last look did not. Any thread; cheap. */
+bool pressure_is_stale(const struct pressure *pressure);
+
 #endif

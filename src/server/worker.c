@@ -210,7 +210,8 @@ has_mail(void *context)
            || session_host_has_evictions(&worker->host)
            || atomic_load_explicit(&worker->server->pressure.reasons, memory_order_acquire)
                   != worker->host.pressure
-           || has_new_limits(worker) || is_reload_due(worker)
+           || pressure_is_stale(&worker->server->pressure) || has_new_limits(worker)
+           || is_reload_due(worker)
            || (!worker->is_stopping
                && atomic_load_explicit(&worker->server->is_stopping, memory_order_acquire));
 }

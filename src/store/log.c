@@ -136,6 +136,17 @@ count_segments(struct log *log)
     pthread_mutex_unlock(&log->mutex);
 }
 
+/* How much room the disk has. Who publishes must hear of a change, also when nothing else happens.
+ */
+static void
+look_at_room(struct log *log)
+{
+    bool was_low = log_disk_low(log);
+    log_update_low(log);
+    if (log_disk_low(log) != was_low)
+        log_tell_writers(log);
+}
+
 /* One round: a commit, and the housekeeping that has become due. 0: there was nothing to do. */
 static int
 do_round(struct log *log)
@@ -157,7 +168,7 @@ do_round(struct log *log)
     if (done == 0)
         done = log_mark_end(log);
     if (done > 0) {
-        log_update_low(log);
+        look_at_room(log);
         count_segments(log);
     }
     return done;
@@ -172,7 +183,7 @@ log_turn(struct log *log)
     if (done < 0) {
         /* Every error of a round has failed the log on its way up. */
         assert(log_has_failed(log));
-        log_tell_failure(log);
+        log_tell_writers(log);
     }
     return done > 0;
 }
@@ -181,8 +192,9 @@ log_turn(struct log *log)
 static void
 wait_for_work(struct log *log)
 {
+    bool is_time_to_look = false;
     pthread_mutex_lock(&log->mutex);
-    while (log->pending == NULL && !log->is_stopping) {
+    while (log->pending == NULL && !log->is_stopping && !is_time_to_look) {
         if (!log_disk_low(log)) {
             pthread_cond_wait(&log->work, &log->mutex);
             continue;
@@ -190,13 +202,13 @@ wait_for_work(struct log *log)
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += SPACE_RETRY_SECONDS;
-        if (pthread_cond_timedwait(&log->work, &log->mutex, &until) == ETIMEDOUT) {
-            log->space_retry_at = 0;
-            log_update_low(log);
-            break;
-        }
+        is_time_to_look = pthread_cond_timedwait(&log->work, &log->mutex, &until) == ETIMEDOUT;
     }
     pthread_mutex_unlock(&log->mutex);
+    if (is_time_to_look) {
+        log->space_retry_at = 0;
+        look_at_room(log);
+    }
 }
 
 static bool

@@ -93,8 +93,8 @@ void log_close(struct log *log);
 uint64_t log_identity(const struct log *log);
 
 /* A writer for one thread. durable(context) is called on the log's thread each time that something
- * this writer submitted became durable, and when the log has failed: it should only wake the
- * shard. NULL: out of memory. */
+ * this writer submitted became durable, when the log has failed, and when log_disk_low() changes:
+ * it should only wake the shard. NULL: out of memory. */
 struct log_writer *log_writer_new(struct log *log, void (*durable)(void *context), void *context);
 
 /* Waits until what it submitted is durable or the log has failed. What is staged and not submitted

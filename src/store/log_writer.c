@@ -319,7 +319,7 @@ log_finish_batches(struct log *log, struct batch *batches, uint64_t commit)
 }
 
 void
-log_tell_failure(struct log *log)
+log_tell_writers(struct log *log)
 {
     /* Not under the mutex: whoever is called may hold a lock that another thread holds while it
      * asks log_failed(). New writers come in at the head, which is read once. */

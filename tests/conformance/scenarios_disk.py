@@ -259,29 +259,36 @@ def on_a_full_disk_publishers_wait_and_go_on_when_consumers_have_made_room(s):
     consumer.delivered("room again")
 
 
+def fill(name):
+    """Takes all the room that its disk has."""
+    with open(name, "ab", buffering=0) as file:
+        try:
+            while file.write(b"f" * 4096):
+                pass
+        except OSError as error:
+            check_equal("error", error.errno, errno.ENOSPC)
+
+
 @scenario(config="limits: {disk_free: 1MiB}")
 def when_others_have_filled_the_disk_declarations_and_publishers_wait_for_room(s):
     said = on_small_disk(s)
     channel, publisher, consumer = s.channel(), s.channel(), s.channel()
     queue = s.queue(consumer, durable=True)
     consumer.consume(queue)
-    channel.publish(queue, "before", delivery_mode=2)
+    publisher.publish(queue, "before", delivery_mode=2)
     consumer.delivered("before")
     # The disk as the broker sees it.
     filling = f"/proc/{s.whippetd.process.pid}/root{s.whippetd.data_dir()}/filling"
-    with open(filling, "wb", buffering=0) as file:
-        try:
-            while file.write(b"f" * 65536):
-                pass
-        except OSError as error:
-            check_equal("error", error.errno, errno.ENOSPC)
-    names = [s.queue_name() for _ in range(400)]  # more than fits into what the database has
-    for name in names:
-        channel.say("queue.declare", queue=name, durable=True,
-                    arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "k" * 200})
+    fill(filling)
     publisher.publish(queue, "during", delivery_mode=2)
     publisher.connection.expect("connection.blocked", reason="low on disk")
+    names = []
     while "the disk is full" not in contents(said):
+        fill(filling)  # also what the log has given back meanwhile
+        for _ in range(100):
+            names.append(s.queue_name())
+            channel.say("queue.declare", queue=names[-1], durable=True, arguments={
+                "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "k" * 200})
         consumer.sync()  # it goes on
     os.remove(filling)
     for name in names:

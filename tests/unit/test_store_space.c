@@ -235,6 +235,8 @@ START_TEST(full_disk_is_announced_before_it_stops_the_log)
         world_work(&world);
         ck_assert_int_lt(++turns, 10000);
     }
+    /* Who holds publishers back has nothing else to wake it. */
+    ck_assert(world.knows_disk_low);
     /* Publishers are held back now; consumers go on, and what they settle makes room. */
     ck_assert(!log_failed(world.log, NULL));
     for (size_t i = 0; i < world.count; i++) {
@@ -244,6 +246,7 @@ START_TEST(full_disk_is_announced_before_it_stops_the_log)
     }
     ck_assert(!log_failed(world.log, NULL));
     ck_assert(!log_disk_low(world.log));
+    ck_assert(!world.knows_disk_low);
     for (int i = 0; i < 20; i++)
         world_publish_to(&world, 1, 500, false);
     world_submit(&world);

@@ -77,6 +77,7 @@ struct world {
     unsigned notes;
     char note[LOG_TEXT_SIZE], error[LOG_TEXT_SIZE];
     uint32_t body_max;
+    bool knows_disk_low; /* as the writer could see when it was told last */
 };
 
 static inline uint64_t
@@ -153,7 +154,9 @@ world_note(void *context, const char *text)
 static inline void
 world_durable(void *context)
 {
-    (void)context;
+    struct world *world = context;
+    if (world != NULL)
+        world->knows_disk_low = log_disk_low(world->log);
 }
 
 static inline void
