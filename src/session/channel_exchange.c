@@ -18,22 +18,24 @@ give_delay_store(struct channel *channel, struct slice name)
     return queue_new_delay_store(shard, connection->vhost, exchange, 0);
 }
 
-/* May the user declare it? Nothing is asked for what is refused anyway. */
+/* May the user declare it? Nothing is asked for what is refused anyway. Whether it was a new one is
+ * said too: more is asked for that. */
 static int
-check_declare(struct channel *channel, const struct exchange_declaration *declaration,
+check_declare(struct channel *channel, const struct exchange_declaration *declaration, bool *is_new,
               struct amqp_error *error)
 {
     struct connection *connection = channel->connection;
     struct catalogue *catalogue = connection->host->shard->broker->catalogue;
     struct slice name = declaration->name;
+    *is_new = true;
     if (declaration->passive || name.size == 0 || !exchange_type_is_known(declaration->type))
         return 0;
     if (permission_check(channel, PERMISSION_EXCHANGE, ACCESS_CONFIGURE, name, error) != 0)
         return -1;
     catalogue_lock(catalogue);
-    bool is_new = exchange_find(catalogue, connection->vhost, name) == NULL;
+    *is_new = exchange_find(catalogue, connection->vhost, name) == NULL;
     catalogue_unlock(catalogue);
-    if (!is_new || slice_starts_with(name, SLICE("amq.")))
+    if (!*is_new || slice_starts_with(name, SLICE("amq.")))
         return 0;
     static const char *const arguments[] = {"alternate-exchange", "x-dead-letter-exchange"};
     for (size_t i = 0; i < ARRAY_SIZE(arguments); i++)
@@ -62,9 +64,14 @@ exchange_declare_method(struct channel *channel, const union amqp_method *method
         .arguments = declare->arguments,
     };
     bool created;
-    if (check_declare(channel, &declaration, error) != 0)
-        return -1;
-    catalogue_lock(catalogue);
+    for (bool is_new = false;;) {
+        if (check_declare(channel, &declaration, &is_new, error) != 0)
+            return -1;
+        catalogue_lock(catalogue);
+        if (is_new || exchange_find(catalogue, connection->vhost, declaration.name) != NULL)
+            break;
+        catalogue_unlock(catalogue); /* deleted meanwhile: what a new one needs was not asked */
+    }
     int status = exchange_declare(catalogue, connection->vhost, &declaration, &created, error);
     if (status == 0 && created && give_delay_store(channel, declaration.name) != 0) {
         struct amqp_error ignored;

@@ -286,22 +286,23 @@ declare_passive(struct channel *channel, struct slice name,
     return ask_counts(channel, name, found.ref, declare);
 }
 
-/* May the user declare a queue of this name? Nothing is asked for a name that is refused anyway. */
+/* May the user declare a queue of this name? Nothing is asked for a name that is refused anyway.
+ * Whether it was a new one is said too: more is asked for that. */
 static int
-check_declare(struct channel *channel, struct slice name, struct slice arguments,
+check_declare(struct channel *channel, struct slice name, struct slice arguments, bool *is_new,
               struct amqp_error *error)
 {
     struct connection *connection = channel->connection;
     struct catalogue *catalogue = connection->host->shard->broker->catalogue;
     catalogue_lock(catalogue);
-    bool is_new = queue_record_find(catalogue, connection->vhost, name) == NULL;
+    *is_new = queue_record_find(catalogue, connection->vhost, name) == NULL;
     catalogue_unlock(catalogue);
     bool is_made = slice_starts_with(name, SLICE("amq.gen-"));
-    if (is_new && slice_starts_with(name, SLICE("amq.")) && !is_made)
+    if (*is_new && slice_starts_with(name, SLICE("amq.")) && !is_made)
         return 0;
     if (permission_check(channel, PERMISSION_QUEUE, ACCESS_CONFIGURE, name, error) != 0)
         return -1;
-    if (!is_new)
+    if (!*is_new)
         return 0;
     return permission_check_forwarding(channel, PERMISSION_QUEUE, name, arguments,
                                        "x-dead-letter-exchange", error);
@@ -328,14 +329,20 @@ queue_declare_method(struct channel *channel, const union amqp_method *method,
     declaration.server_named = declaration.name.size == 0;
     if (declaration.server_named)
         declaration.name = channel_make_name(channel, "amq.gen-", made);
-    if (check_declare(channel, declaration.name, declaration.arguments, error) != 0)
-        return -1;
 
     struct queue_options options;
     struct ref existing = REF_NONE;
+    struct queue_record *record;
     int status = 0;
-    catalogue_lock(catalogue);
-    struct queue_record *record = queue_record_find(catalogue, connection->vhost, declaration.name);
+    for (bool is_new = false;;) {
+        if (check_declare(channel, declaration.name, declaration.arguments, &is_new, error) != 0)
+            return -1;
+        catalogue_lock(catalogue);
+        record = queue_record_find(catalogue, connection->vhost, declaration.name);
+        if (record != NULL || is_new)
+            break;
+        catalogue_unlock(catalogue); /* deleted meanwhile: what a new one needs was not asked */
+    }
     if (record != NULL) {
         status = check_same(channel, record, &declaration, error);
         existing = record->queue;

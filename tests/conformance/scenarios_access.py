@@ -366,6 +366,26 @@ def a_topic_permission_decides_about_keys_that_are_published(s):
     channel.refused(403, topic_refused("topicalxa"), by="basic.publish")
 
 
+@with_users
+def a_queue_that_is_deleted_meanwhile_is_not_declared_with_less_permissions(s):
+    """What a new queue needs was asked only if there was none before; here it comes and goes."""
+    name, owner = s.queue_name("CR"), s.channel()
+    connection = s.connect(user="limited", password=PASSWORD)
+    for _ in range(500):
+        for _ in range(20):
+            owner.say("queue.declare", queue=name, no_wait=True)
+            owner.say("queue.delete", queue=name, no_wait=True)
+        channel = connection.channel()
+        try:
+            channel.call("queue.declare", queue=name, arguments={DLX: "amq.fanout"})
+        except ChannelClosed as refusal:
+            if refusal.method.reply_code not in (403, 406):
+                raise
+        else:
+            raise Failure("it has dead letters to where its user may not write")
+    owner.sync()
+
+
 # RabbitMQ looks at these keys since 3.13.
 @with_users
 def a_topic_permission_decides_about_all_keys_of_a_message(s):
