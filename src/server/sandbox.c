@@ -13,6 +13,7 @@
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #ifndef PR_SET_VMA
 #define PR_SET_VMA 0x53564d41
@@ -44,7 +45,7 @@ static const char *const allowed[] = {
     "futex", "futex_time64", "futex_waitv", "set_robust_list", "get_robust_list", "set_tid_address",
     "rseq", "membarrier", "sched_yield", "sched_getaffinity", "exit", "exit_group",
     "restart_syscall", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigpending",
-    "rt_sigtimedwait", "rt_sigsuspend", "sigaltstack", "sigreturn", "tgkill",
+    "rt_sigtimedwait", "rt_sigsuspend", "sigaltstack", "sigreturn",
     /* the time, and who one is */
     "clock_gettime", "clock_gettime64", "clock_getres", "clock_getres_time64", "clock_nanosleep",
     "clock_nanosleep_time64", "nanosleep", "gettimeofday", "time", "times", "getrusage", "getpid",
@@ -143,6 +144,9 @@ add_with_arguments(scmp_filter_ctx filter)
     for (size_t i = 0; i < ARRAY_SIZE(prctls) && status == 0; i++)
         status = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
                                   SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)prctls[i], 0));
+    if (status == 0) /* signals to itself, as of abort(3), and not to the user's other processes */
+        status = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+                                  SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
     if (status == 0) /* limits may be read and not set */
         status = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1,
                                   SCMP_A2(SCMP_CMP_EQ, 0, 0));

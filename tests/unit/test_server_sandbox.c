@@ -121,8 +121,16 @@ make_itself_dumpable(void)
     return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0 && errno == ENOSYS ? 0 : 1;
 }
 
+/* Signal 0 does nothing but ask whether one might send another. */
+static int
+signal_another_process(void)
+{
+    return syscall(SYS_tgkill, getppid(), getppid(), 0) != 0 && errno == ENOSYS ? 0 : 1;
+}
+
 START_TEST(what_a_broker_does_not_do_fails)
 {
+    check_succeeds(signal_another_process);
     check_succeeds(make_a_socket);
     check_succeeds(fork_a_process);
     check_succeeds(raise_a_limit);
@@ -158,8 +166,15 @@ use_a_file(void)
     return unlink(path);
 }
 
+static int
+signal_itself(void)
+{
+    return signal(SIGABRT, SIG_IGN) != SIG_ERR ? raise(SIGABRT) : 1;
+}
+
 START_TEST(what_a_broker_does_goes_on)
 {
+    check_succeeds(signal_itself);
     check_succeeds(start_a_thread);
     check_succeeds(use_a_file);
 }
