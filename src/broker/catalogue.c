@@ -213,6 +213,20 @@ catalogue_vhost_find(struct catalogue *catalogue, struct slice name)
     return vhost;
 }
 
+int
+catalogue_vhost_list(struct catalogue *catalogue, struct vhost ***vhosts, size_t *count)
+{
+    void *vhost;
+    *count = 0;
+    catalogue_lock(catalogue);
+    *vhosts = calloc(map_count(&catalogue->vhosts) + 1, sizeof(struct vhost *));
+    for (size_t cursor = 0;
+         *vhosts != NULL && (vhost = map_next(&catalogue->vhosts, &cursor)) != NULL;)
+        (*vhosts)[(*count)++] = vhost_ref(vhost);
+    catalogue_unlock(catalogue);
+    return *vhosts == NULL ? -ENOMEM : 0;
+}
+
 /* The addresses of all queues of the vhost, and room for one more. NULL: out of memory. */
 static struct ref *
 list_queues(const struct vhost *vhost, size_t *count)

@@ -139,6 +139,11 @@ MUST_CHECK int catalogue_vhost_add(struct catalogue *catalogue, struct slice nam
 MUST_CHECK int catalogue_vhost_remove(struct catalogue *catalogue, struct slice name,
                                       struct ref **queues, size_t *count);
 
+/* References to all vhosts, each to be given back, in an array to be freed, in no order. -ENOMEM.
+ */
+MUST_CHECK int catalogue_vhost_list(struct catalogue *catalogue, struct vhost ***vhosts,
+                                    size_t *count);
+
 /* How many vhosts have ever been removed; and whether this one has been. Any thread; cheap. */
 uint64_t catalogue_vhost_deletions(const struct catalogue *catalogue);
 bool vhost_is_deleted(const struct vhost *vhost);

@@ -4,11 +4,14 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "server/storage_internal.h"
 #include "store/file.h"
@@ -126,6 +129,36 @@ definitions_became_durable(void *context)
         give_up("the definitions cannot be written", text);
     for (uint32_t i = 0; i < storage->server->worker_count; i++)
         loop_wake(&storage->server->workers[i].loop);
+    /* Who has looked and is about to wait holds the lock. */
+    pthread_mutex_lock(&storage->durable_lock);
+    pthread_cond_broadcast(&storage->became_durable);
+    pthread_mutex_unlock(&storage->durable_lock);
+}
+
+static void
+init_waiting(struct storage *storage)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&storage->became_durable, &attributes);
+    pthread_condattr_destroy(&attributes);
+    pthread_mutex_init(&storage->durable_lock, NULL);
+}
+
+int
+storage_wait_definitions(struct storage *storage, int64_t timeout_ms)
+{
+    const int64_t until_ms = clock_monotonic_ms() + timeout_ms;
+    const struct timespec until = {.tv_sec = until_ms / 1000,
+                                   .tv_nsec = until_ms % 1000 * 1000 * 1000};
+    const uint64_t wanted = definitions_submitted(storage->definitions);
+    int status = 0;
+    pthread_mutex_lock(&storage->durable_lock);
+    while (status == 0 && definitions_durable(storage->definitions) < wanted)
+        status = -pthread_cond_timedwait(&storage->became_durable, &storage->durable_lock, &until);
+    pthread_mutex_unlock(&storage->durable_lock);
+    return status;
 }
 
 /* --- Opening and closing ---------------------------------------------------------------------- */
@@ -227,6 +260,7 @@ storage_open(struct storage **out, struct server *server, const char *directory,
     storage->server = server;
     storage->disk_free_low = disk_free_low;
     map_init(&storage->queues, storage_record_key);
+    init_waiting(storage);
     struct catalogue *catalogue = server->broker->catalogue;
     if (definitions_open(&storage->definitions, directory, error) != 0) {
         storage->definitions = NULL;
@@ -281,6 +315,8 @@ storage_close(struct storage *storage)
     if (storage->definitions != NULL)
         definitions_close(storage->definitions, is_whole);
     map_fini(&storage->queues);
+    pthread_cond_destroy(&storage->became_durable);
+    pthread_mutex_destroy(&storage->durable_lock);
     free(storage->shards);
     free(storage);
 }

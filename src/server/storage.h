@@ -23,6 +23,10 @@ MUST_CHECK int storage_open(struct storage **storage, struct server *server, con
 /* Whether there had ever been a user in the data directory when it was opened. */
 bool storage_has_had_users(const struct storage *storage);
 
+/* Waits until every change of the definitions that was made before the call is on disk: 0.
+ * -ETIMEDOUT: it is not yet, for instance because the disk is full. Any thread but a worker's. */
+MUST_CHECK int storage_wait_definitions(struct storage *storage, int64_t timeout_ms);
+
 /* What was written is made durable, then all is closed. The workers have stopped and submitted. */
 void storage_close(struct storage *storage);
 

@@ -2,6 +2,8 @@
 #ifndef SERVER_STORAGE_INTERNAL_H
 #define SERVER_STORAGE_INTERNAL_H
 
+#include <pthread.h>
+
 #include "base/map.h"
 #include "broker/journal.h"
 #include "server/storage.h"
@@ -30,6 +32,9 @@ struct storage {
     uint64_t disk_free_low;
     bool has_vhost, has_had_users;
     bool has_strangers; /* messages in the log, and new definitions */
+    /* For who waits for the definitions: something has become durable. */
+    pthread_mutex_t durable_lock;
+    pthread_cond_t became_durable;
 };
 
 /* The journal of this shard, whose log writer is there when the journal is first used

@@ -198,6 +198,27 @@ take_limits(struct worker *worker)
         log_error("limits cannot be changed", LOG_ERRNO("reason", status));
 }
 
+/* --- Work for other threads ------------------------------------------------------------------- */
+
+static bool
+has_tasks(const struct worker *worker)
+{
+    return tasks_has_any(&worker->server->tasks) && worker == &worker->server->workers[0];
+}
+
+static void
+wake(void *context)
+{
+    struct worker *worker = context;
+    loop_wake(&worker->loop);
+}
+
+int
+server_call(struct server *server, void (*run)(void *context), void *context)
+{
+    return tasks_call(&server->tasks, run, context, wake, &server->workers[0]);
+}
+
 /* --- The turn --------------------------------------------------------------------------------- */
 
 static bool
@@ -211,7 +232,7 @@ has_mail(void *context)
            || atomic_load_explicit(&worker->server->pressure.reasons, memory_order_acquire)
                   != worker->host.pressure
            || pressure_is_stale(&worker->server->pressure) || has_new_limits(worker)
-           || is_reload_due(worker)
+           || is_reload_due(worker) || has_tasks(worker)
            || (!worker->is_stopping
                && atomic_load_explicit(&worker->server->is_stopping, memory_order_acquire));
 }
@@ -238,13 +259,6 @@ hand_on(struct worker *worker)
 {
     session_host_submit(&worker->host);
     shard_flush(worker->shard);
-}
-
-static void
-wake(void *context)
-{
-    struct worker *worker = context;
-    loop_wake(&worker->loop);
 }
 
 static int
@@ -295,6 +309,8 @@ run(struct worker *worker)
             begin_stop(worker);
         if (UNLIKELY(is_reload_due(worker)))
             reload(worker);
+        if (UNLIKELY(has_tasks(worker)))
+            tasks_run(&worker->server->tasks);
         if (UNLIKELY(has_new_limits(worker)))
             take_limits(worker);
         session_host_durable(&worker->host);
@@ -356,6 +372,7 @@ server_init(struct server *server, uint32_t threads, uint64_t memory_max,
     admission_init(&server->admission);
     timer_init(&server->pressure_timer, on_pressure_timer);
     pthread_mutex_init(&server->limits_lock, NULL);
+    tasks_init(&server->tasks);
     server->limits = *limits;
     server->broker = broker_new(threads);
     server->workers = calloc(threads, sizeof(*server->workers));
@@ -465,6 +482,7 @@ server_run(struct server *server)
         run(&server->workers[0]);
     else
         server_stop(server);
+    tasks_close(&server->tasks);
     for (uint32_t i = 1; i < server->worker_count; i++)
         if (server->workers[i].is_started)
             pthread_join(server->workers[i].thread, NULL);
@@ -522,5 +540,6 @@ server_fini(struct server *server)
         access_free(server->access);
     admission_fini(&server->admission);
     free(server->workers);
+    tasks_fini(&server->tasks);
     pthread_mutex_destroy(&server->limits_lock);
 }

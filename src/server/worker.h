@@ -11,6 +11,7 @@
 #include "net/listener.h"
 #include "server/pressure.h"
 #include "server/proxy_gate.h"
+#include "server/tasks.h"
 #include "session/session.h"
 
 enum {
@@ -59,6 +60,7 @@ struct server {
     pthread_mutex_t limits_lock;
     struct session_limits limits;    /* under the lock: what the workers are to have */
     _Atomic uint32_t limits_version; /* counts its changes */
+    struct tasks tasks;              /* the first worker's, for other threads */
     atomic_bool is_stopping;
     atomic_bool is_reload_asked;
     void (*on_reload)(void *context); /* NULL: there is nothing to be read again */
@@ -78,6 +80,10 @@ MUST_CHECK int server_listen(struct server *server, const char *address, bool is
 /* Removes the vhost with all that is in it, and its permissions; who is connected to it is told so
  * and closed. On the first worker's thread, or before server_run. -ENOENT, -ENOMEM. */
 MUST_CHECK int server_remove_vhost(struct server *server, struct slice name);
+
+/* Has the first worker call run(context) at its next turn, and waits until it has: 0. -ECANCELED:
+ * it has not and will not, as the broker stops. Any thread but a worker's. */
+MUST_CHECK int server_call(struct server *server, void (*run)(void *context), void *context);
 
 /* Is this one of the listeners that are for TLS? */
 bool server_listener_is_tls(const struct listener *listener);

@@ -190,6 +190,25 @@ START_TEST(a_vhost_that_is_not_there_cannot_be_removed)
 }
 END_TEST
 
+START_TEST(all_vhosts_that_are_there_are_listed)
+{
+    struct vhost **vhosts;
+    size_t count;
+    bool has_root = false;
+    ck_assert_int_eq(catalogue_vhost_add(catalogue, SLICE("w")), 0);
+    ck_assert_int_eq(shard_remove_vhost(broker->shards[0], SLICE("v")), 0);
+    ck_assert_int_eq(catalogue_vhost_list(catalogue, &vhosts, &count), 0);
+    ck_assert_uint_eq(count, 2);
+    for (size_t i = 0; i < count; i++) {
+        has_root |= slice_is(vhost_name(vhosts[i]), "/");
+        ck_assert(!slice_is(vhost_name(vhosts[i]), "v"));
+        vhost_unref(vhosts[i]);
+    }
+    ck_assert(has_root);
+    free(vhosts);
+}
+END_TEST
+
 START_TEST(a_broker_may_end_before_the_queues_have_gone)
 {
     struct vhost *vhost = catalogue_vhost_find(catalogue, SLICE("v"));
@@ -212,6 +231,7 @@ main(void)
     tcase_add_test(tests, nothing_can_be_made_in_a_vhost_that_has_gone);
     tcase_add_test(tests, a_new_vhost_with_the_old_name_is_another_one);
     tcase_add_test(tests, a_vhost_that_is_not_there_cannot_be_removed);
+    tcase_add_test(tests, all_vhosts_that_are_there_are_listed);
     tcase_add_test(tests, a_broker_may_end_before_the_queues_have_gone);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
