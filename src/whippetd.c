@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "admin/admin.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "server/maintenance.h"
@@ -22,6 +23,8 @@
 
 /* Threads by default: one for each CPU, but not more than a broker has use for. */
 enum { THREADS_DEFAULT_MAX = 8 };
+
+_Static_assert((int)USERS_ERROR_MAX >= (int)ADMIN_ERROR_MAX, "the text of the administration fits");
 
 struct options {
     const char *config, *data_dir, *threads;
@@ -295,6 +298,7 @@ static int
 serve(const struct settings *settings)
 {
     struct storage *storage;
+    struct admin *admin;
     char error[STORAGE_TEXT_SIZE];
     if (give_up_privileges(settings) != 0)
         return 1;
@@ -304,8 +308,10 @@ serve(const struct settings *settings)
         return 1;
     }
     char problem[USERS_ERROR_MAX];
+    const struct admin_subject subject = {&server, storage, settings};
     if (users_apply(&server, settings, problem) != 0
-        || users_begin(&server, storage, settings, problem) != 0) {
+        || users_begin(&server, storage, settings, problem) != 0
+        || admin_open(&admin, &subject, problem) != 0) {
         fprintf(stderr, "whippetd: %s\n", problem);
         storage_close(storage);
         return 1;
@@ -317,6 +323,7 @@ serve(const struct settings *settings)
     int status = server_run(&server);
     if (status != 0)
         fprintf(stderr, "whippetd: cannot run: %s\n", strerror(-status));
+    admin_close(admin);
     server_end_sessions(&server);
     storage_close(storage);
     return status == 0 ? 0 : 1;

@@ -121,6 +121,9 @@ struct settings {
         struct networks trusted;
     } proxy_protocol;
     struct {
+        char socket[CONFIG_PATH_MAX]; /* "": none */
+    } admin;
+    struct {
         struct config_addresses listen;
         struct config_texts certificate;
         struct config_texts key; /* pairwise; empty: each is in its certificate's file */

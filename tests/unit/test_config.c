@@ -61,7 +61,7 @@ START_TEST(unknown_keys_are_told_with_what_was_meant)
            "its own)\n"
            "f:5:1: unknown key \"lgo\"; did you mean log?\n"
            "f:6:1: unknown key \"q\"; expected one of data_dir, listen, threads, user, group, "
-           "core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol, "
+           "core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol, admin, "
            "vhosts, users, loopback_users\n");
     refuse("log: {verbosity: 1, \"\": 2, \"lev\\0el\": 3}\n",
            "f:1:7: unknown key \"log.verbosity\"; expected one of level, format\n"
@@ -148,7 +148,7 @@ START_TEST(anchors_aliases_and_tags_are_refused)
            "f:4:1: aliases (*c) are not supported\n"
            "f:5:10: tags (tag:yaml.org,2002:int) are not supported\n"
            "f:6:1: unknown key \"<<\"; expected one of data_dir, listen, threads, user, group, "
-           "core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol, "
+           "core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol, admin, "
            "vhosts, users, loopback_users\n"
            "f:6:5: aliases (*a) are not supported\n");
 }
@@ -157,10 +157,10 @@ END_TEST
 START_TEST(depth_is_bounded)
 {
     static char text[200000];
-    const char *const unknown =
-        "f:1:1: unknown key \"q\"; expected one of data_dir, listen, "
-        "threads, user, group, core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol, "
-        "vhosts, users, loopback_users\n";
+    const char *const unknown = "f:1:1: unknown key \"q\"; expected one of data_dir, listen, "
+                                "threads, user, group, core_dumps, seccomp, heartbeat, log, "
+                                "limits, tls, proxy_protocol, admin, "
+                                "vhosts, users, loopback_users\n";
     char expected[512];
 
     /* The outermost mapping and 15 lists. */
