@@ -1,0 +1,168 @@
+/* whippetctl: changes users, vhosts and permissions of a running broker, through the HTTP API on
+ * its Unix socket. Passwords are read from standard input, never from the command line, which
+ * everybody on the machine can see. */
+#include <curl/curl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl/client.h"
+#include "ctl/verbs.h"
+
+enum { EXIT_USAGE = 2 };
+
+struct options {
+    const char *data_dir, *socket, *vhost, *format;
+    bool has_vhost, wants_help, wants_version;
+};
+
+static void
+usage(FILE *out)
+{
+    const struct verb *verb;
+    fputs("usage: whippetctl [OPTIONS] VERB [ARGUMENTS]\n"
+          "\n"
+          "  --data-dir DIR         the broker's data directory, which has its socket, "
+          "control.sock;\n"
+          "                         /var/lib/whippet if it is not given\n"
+          "  --socket PATH          the socket, if it is elsewhere\n"
+          "  --format text|json     how lists are printed\n"
+          "  --version              print the version, and end\n"
+          "  --help                 print this, and end\n"
+          "\n"
+          "Verbs; -p VHOST is \"/\" if it is not given:\n"
+          "\n",
+          out);
+    for (int i = 0; (verb = verb_at(i)) != NULL; i++)
+        fprintf(out, "  %s%s%s%s\n        %s\n", verb->name, verb->has_vhost ? " [-p VHOST]" : "",
+                verb->arguments[0] != 0 ? " " : "", verb->arguments, verb->summary);
+}
+
+/* Up to the next that is no option. -1: that made no sense, which has been said. */
+static int
+read_options(struct options *options, int argc, char **argv)
+{
+    static const struct option known[] = {
+        {"data-dir", required_argument, NULL, 'd'},
+        {"socket", required_argument, NULL, 's'},
+        {"vhost", required_argument, NULL, 'p'},
+        {"format", required_argument, NULL, 'f'},
+        {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},
+        {0},
+    };
+    int option;
+    while ((option = getopt_long(argc, argv, "+p:", known, NULL)) != -1) {
+        switch (option) {
+        case 'd':
+            options->data_dir = optarg;
+            break;
+        case 's':
+            options->socket = optarg;
+            break;
+        case 'p':
+            options->vhost = optarg;
+            options->has_vhost = true;
+            break;
+        case 'f':
+            options->format = optarg;
+            break;
+        case 'V':
+            options->wants_version = true;
+            break;
+        case 'h':
+            options->wants_help = true;
+            break;
+        default:
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* 0, or EXIT_USAGE when the arguments are not the verb's. */
+static int
+check_usage(const struct options *options, const struct verb *verb, int count)
+{
+    if (strcmp(options->format, "text") != 0 && strcmp(options->format, "json") != 0)
+        fprintf(stderr, "whippetctl: --format: expected text or json, not '%s'\n", options->format);
+    else if (options->has_vhost && !verb->has_vhost)
+        fprintf(stderr, "whippetctl: %s has no vhost: -p means nothing\n", verb->name);
+    else if (count < verb->min || count > verb->max)
+        fprintf(stderr, "whippetctl: usage: %s%s %s\n", verb->name,
+                verb->has_vhost ? " [-p VHOST]" : "", verb->arguments);
+    else
+        return 0;
+    return EXIT_USAGE;
+}
+
+static int
+run(const struct options *options, const struct verb *verb, char **arguments, int count)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof(path), "%s/control.sock", options->data_dir) >= (int)sizeof(path)) {
+        fputs("whippetctl: --data-dir: the path is too long\n", stderr);
+        return EXIT_USAGE;
+    }
+    struct client *client = client_new(options->socket != NULL ? options->socket : path);
+    if (client == NULL) {
+        fputs("whippetctl: out of memory\n", stderr);
+        return EXIT_FAILURE;
+    }
+    const struct verb_call call = {
+        .client = client,
+        .vhost = options->vhost,
+        .wants_json = strcmp(options->format, "json") == 0,
+        .arguments = (const char *const *)arguments,
+        .count = count,
+    };
+    int status = verb->run(&call);
+    client_free(client);
+    if (fflush(stdout) != 0 || ferror(stdout) != 0) {
+        perror("whippetctl: writing");
+        status = -1;
+    }
+    return status == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+int
+main(int argc, char **argv)
+{
+    struct options options = {.data_dir = "/var/lib/whippet", .vhost = "/", .format = "text"};
+    if (read_options(&options, argc, argv) != 0)
+        return EXIT_USAGE;
+    const char *name = optind < argc ? argv[optind] : NULL;
+    if (name != NULL) { /* more options may follow the verb */
+        optind++;
+        if (read_options(&options, argc, argv) != 0)
+            return EXIT_USAGE;
+    }
+    if (options.wants_version || options.wants_help) {
+        if (options.wants_version)
+            puts("whippetctl " PACKAGE_VERSION);
+        else
+            usage(stdout);
+        return EXIT_SUCCESS;
+    }
+    if (name == NULL) {
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    const struct verb *verb = verb_find(name);
+    if (verb == NULL) {
+        fprintf(stderr, "whippetctl: no such verb: %s; --help lists them\n", name);
+        return EXIT_USAGE;
+    }
+    int status = check_usage(&options, verb, argc - optind);
+    if (status != 0)
+        return status;
+    if (curl_global_init(CURL_GLOBAL_NOTHING) != 0) {
+        fputs("whippetctl: cannot set up libcurl\n", stderr);
+        return EXIT_FAILURE;
+    }
+    status = run(&options, verb, argv + optind, argc - optind);
+    curl_global_cleanup();
+    return status;
+}

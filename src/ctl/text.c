@@ -1,0 +1,167 @@
+/* whippetctl's text: see the header. */
+#include "ctl/text.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <termios.h>
+#include <unistd.h>
+
+/* --- Writing ---------------------------------------------------------------------------------- */
+
+void
+text_print(const char *text, FILE *out)
+{
+    for (const unsigned char *at = (const unsigned char *)text; *at != 0; at++) {
+        if (*at == '\\')
+            fputs("\\\\", out);
+        else if (*at == '\n')
+            fputs("\\n", out);
+        else if (*at == '\t')
+            fputs("\\t", out);
+        else if (*at < 0x20 || *at == 0x7f)
+            fprintf(out, "\\x%02x", *at);
+        else if (*at == 0xc2 && at[1] >= 0x80 && at[1] <= 0x9f) /* U+0080 to U+009F */
+            fprintf(out, "\\x%02x\\x%02x", at[0], at[1]), at++;
+        else
+            fputc(*at, out);
+    }
+}
+
+static void
+print_value(const json_t *value, FILE *out)
+{
+    if (json_is_string(value)) {
+        text_print(json_string_value(value), out);
+    } else if (json_is_array(value)) { /* of texts: tags */
+        fputc('[', out);
+        for (size_t i = 0; i < json_array_size(value); i++) {
+            fputs(i > 0 ? ", " : "", out);
+            print_value(json_array_get(value, i), out);
+        }
+        fputc(']', out);
+    } else if (json_is_boolean(value)) {
+        fputs(json_is_true(value) ? "true" : "false", out);
+    }
+}
+
+void
+text_table(const json_t *list, const struct text_column *columns, FILE *out)
+{
+    for (size_t c = 0; columns[c].key != NULL; c++)
+        fprintf(out, "%s%s", c > 0 ? "\t" : "", columns[c].name);
+    fputc('\n', out);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        for (size_t c = 0; columns[c].key != NULL; c++) {
+            fputs(c > 0 ? "\t" : "", out);
+            print_value(json_object_get(json_array_get(list, i), columns[c].key), out);
+        }
+        fputc('\n', out);
+    }
+}
+
+int
+text_json(const json_t *list, const struct text_column *columns, FILE *out)
+{
+    json_t *chosen = json_array();
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        json_t *row = json_object();
+        for (size_t c = 0; columns[c].key != NULL; c++)
+            json_object_set(row, columns[c].name,
+                            json_object_get(json_array_get(list, i), columns[c].key));
+        json_array_append_new(chosen, row);
+    }
+    int status = json_dumpf(chosen, out, JSON_INDENT(2));
+    json_decref(chosen);
+    fputc('\n', out);
+    return status;
+}
+
+/* --- Passwords -------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t interrupted_by;
+
+static void
+on_signal(int number)
+{
+    interrupted_by = number;
+}
+
+/* One line of standard input without its end, byte by byte so that no buffer keeps it. */
+static int
+read_line(char line[TEXT_PASSWORD_MAX])
+{
+    size_t size = 0;
+    char c;
+    ssize_t count;
+    while ((count = read(STDIN_FILENO, &c, 1)) == 1 && c != '\n') {
+        if (size == TEXT_PASSWORD_MAX - 1) {
+            fprintf(stderr, "whippetctl: the password is longer than %d bytes\n",
+                    (int)TEXT_PASSWORD_MAX - 1);
+            return -1;
+        }
+        line[size++] = c;
+    }
+    line[size] = 0;
+    if (count < 0 && interrupted_by == 0)
+        fprintf(stderr, "whippetctl: cannot read the password: %s\n", strerror(errno));
+    if (count < 0)
+        return -1;
+    if (size == 0 || strlen(line) != size) {
+        fputs(size == 0 ? "whippetctl: the password is empty\n"
+                        : "whippetctl: the password has a zero byte\n",
+              stderr);
+        return -1;
+    }
+    return 0;
+}
+
+/* From the terminal, which shows nothing meanwhile; a signal waits until it shows things again. */
+static int
+read_hidden(const char *prompt, char line[TEXT_PASSWORD_MAX])
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGTSTP};
+    struct sigaction old[ARRAY_SIZE(signals)], action = {.sa_handler = on_signal};
+    struct termios shown, hidden;
+    if (tcgetattr(STDIN_FILENO, &shown) != 0) {
+        fprintf(stderr, "whippetctl: the terminal: %s\n", strerror(errno));
+        return -1;
+    }
+    interrupted_by = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+        sigaction(signals[i], &action, &old[i]); /* without SA_RESTART: they end the reading */
+    hidden = shown;
+    hidden.c_lflag &= ~(tcflag_t)ECHO;
+    int status = tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden);
+    fputs(prompt, stderr);
+    if (status == 0)
+        status = read_line(line);
+    tcsetattr(STDIN_FILENO, TCSAFLUSH, &shown);
+    fputc('\n', stderr);
+    for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
+        sigaction(signals[i], &old[i], NULL);
+    if (interrupted_by != 0) {
+        raise(interrupted_by);
+        return -1; /* after a stop */
+    }
+    return status;
+}
+
+int
+text_read_password(char password[TEXT_PASSWORD_MAX], bool is_new)
+{
+    char again[TEXT_PASSWORD_MAX];
+    if (isatty(STDIN_FILENO) == 0)
+        return read_line(password);
+    if (read_hidden("Password: ", password) != 0)
+        return -1;
+    if (!is_new)
+        return 0;
+    int status = read_hidden("Again: ", again);
+    if (status == 0 && strcmp(password, again) != 0) {
+        fputs("whippetctl: the two passwords differ\n", stderr);
+        status = -1;
+    }
+    explicit_bzero(again, sizeof(again));
+    return status;
+}
