@@ -12,6 +12,7 @@
 #include "admin/admin.h"
 #include "base/log.h"
 #include "config/config.h"
+#include "server/footprint.h"
 #include "server/maintenance.h"
 #include "server/privileges.h"
 #include "server/reload.h"
@@ -317,6 +318,7 @@ serve(const struct settings *settings)
         return 1;
     }
     enter_sandbox(settings);
+    footprint_shrink();
     announce(settings);
     supervisor_tell("READY=1");
     supervisor_watch(&server);
