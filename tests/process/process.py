@@ -127,8 +127,12 @@ class Whippetd:
         """-> the log lines of a reload, up to the one that ends it."""
         since = self.log.count()
         self.signal(signal.SIGHUP)
-        self.log.wait(r"configuration read again|the configuration is not changed", since)
-        return self.log.all(since)
+        end = r"configuration read again|the configuration is not changed"
+        self.log.wait(end, since)
+        lines = self.log.all(since)
+        while not re.search(end, lines[-1]):
+            lines.pop()  # what other threads have said meanwhile
+        return lines
 
     def status(self, field):
         """A field of /proc/PID/status of the whole process, as a text."""
