@@ -209,7 +209,7 @@ void batch_free(struct batch *batch);
 /* A commit is done with these batches: tells their writers, then keeps or frees them. */
 void log_finish_batches(struct log *log, struct batch *batches, uint64_t commit);
 
-/* Wakes every shard, so that it sees that the log has failed, or that the disk is low or no more. */
+/* Wakes every shard, to see that the log has failed, or that the disk is low, or no more. */
 void log_tell_writers(struct log *log);
 
 /* ---- log_commit.c ---- */

@@ -183,8 +183,8 @@ struct test_client {
     size_t count, capacity;
     struct mail reply; /* the last one */
     size_t replies, accepted, refused, cancelled;
-    size_t lost;    /* messages that found no memory */
-    size_t written; /* of the accepted: settlements of which the journal was told */
+    size_t lost;     /* messages that found no memory */
+    size_t written;  /* of the accepted: settlements of which the journal was told */
     size_t wants;    /* how often a metered consumer asked for leave */
     uint64_t unused; /* messages of leave that were given back */
 };
