@@ -115,6 +115,7 @@ struct settings {
         uint32_t consumers_per_channel;
         uint32_t unsettled_per_channel;
         uint32_t header_size;        /* bytes */
+        uint32_t header_depth;       /* tables in tables */
         uint64_t queue_length_bytes; /* bytes; 0: none */
     } limits;
     struct {

@@ -21,6 +21,7 @@ reload_limits(const struct settings *settings)
         .handshake_ms = settings->limits.handshake_timeout_ms,
         .message_size_max = settings->limits.message_size,
         .header_size_max = settings->limits.header_size,
+        .header_depth_max = settings->limits.header_depth,
         .consumer_timeout_ms = settings->limits.consumer_timeout_ms,
         .consumers_per_channel = settings->limits.consumers_per_channel,
         .consumers_per_connection = settings->limits.consumers_per_connection,

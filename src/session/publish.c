@@ -224,6 +224,12 @@ publish_header(struct channel *channel, struct slice payload, struct amqp_error 
         return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
                              "message header size %zu is larger than configured max size %u",
                              header.properties.size, connection->host->limits.header_size_max);
+    uint32_t depth_max = connection->host->limits.header_depth_max;
+    if (UNLIKELY(depth_max < AMQP_TABLE_MAX_DEPTH)
+        && amqp_table_validate(properties.headers, depth_max) != 0)
+        return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED,
+                             "message headers are nested deeper than configured max depth %u",
+                             depth_max);
     int64_t expiration_ms;
     bool has_bcc = false;
     struct amqp_error later = {0};

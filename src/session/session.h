@@ -52,6 +52,7 @@ struct session_limits {
     uint32_t handshake_ms;
     uint64_t message_size_max;         /* of a body */
     uint32_t header_size_max;          /* of a message's properties and headers, bytes */
+    uint32_t header_depth_max;         /* of the tables in a message's headers */
     int64_t consumer_timeout_ms;       /* for settling a delivery; 0: none */
     uint32_t consumers_per_channel;    /* up to CHANNEL_CONSUMERS_MAX */
     uint32_t consumers_per_connection; /* 0: any number, as the next */

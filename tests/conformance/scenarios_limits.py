@@ -206,6 +206,17 @@ def the_headers_of_a_message_are_limited(s):
                     by="basic.publish")
 
 
+@scenario(config="limits: {header_depth: 2}")
+def the_depth_of_the_headers_of_a_message_is_limited(s):
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.publish(queue, "m", headers={"outer": {"inner": 1}})
+    check_equal("headers", channel.got(queue, "m").headers, {"outer": {"inner": 1}})
+    channel.publish(queue, "m", headers={"outer": {"inner": {"innermost": 1}}})
+    channel.refused(406, "message headers are nested deeper than configured max depth 2",
+                    by="basic.publish")
+
+
 @scenario(config="limits: {queue_length_bytes: 10}")
 def a_queue_without_a_limit_of_its_own_has_the_default_one(s):
     channel = s.channel()

@@ -164,6 +164,7 @@ begin(struct world *world)
         .handshake_ms = 10000,
         .message_size_max = 1 << 20,
         .header_size_max = 1 << 20,
+        .header_depth_max = 128,
         .consumer_timeout_ms = 60000,
         .consumers_per_channel = 8,
         .unsettled_per_channel = 100,
