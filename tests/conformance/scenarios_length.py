@@ -323,7 +323,7 @@ def a_message_of_any_priority_expires(s):
         raise Failure("the wrong message expired")
 
 
-@scenario(not_rabbitmq="3.10 drops what comes back above the limit before it delivers")
+@scenario(not_rabbitmq="not all comes on 3.10, it was not found out why")
 def all_that_is_requeued_at_once_may_be_delivered_at_once(s):
     """A queue at its limit delivers before it drops: while the rest is still being requeued."""
     channel = s.channel()
