@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "base/map.h"
+
 struct login_service {
     struct access *access;
     struct failures failures;
@@ -12,12 +14,23 @@ struct login_service {
     pthread_cond_t work;
     pthread_t thread;
     bool has_thread, is_ending;
-    struct lane {
-        struct list jobs;
-        uint32_t count;
-    } lanes[LOGIN_LANES];
-    uint32_t next_lane; /* whose turn it is */
+    struct map lanes;  /* of struct lane, by source */
+    struct list turns; /* of the same, the next one's first */
 };
+
+/* Those of one source that wait; there is none without. */
+struct lane {
+    struct list turn;
+    struct list jobs;
+    uint64_t source;
+};
+
+static struct slice
+source_of_lane(const void *value)
+{
+    const struct lane *lane = value;
+    return (struct slice){(const char *)&lane->source, sizeof(lane->source)};
+}
 
 struct login_service *
 login_service_new(struct access *access)
@@ -26,35 +39,69 @@ login_service_new(struct access *access)
     if (service == NULL)
         return NULL;
     service->access = access;
-    for (size_t i = 0; i < LOGIN_LANES; i++)
-        list_init(&service->lanes[i].jobs);
+    map_init(&service->lanes, source_of_lane);
+    list_init(&service->turns);
     failures_init(&service->failures);
     pthread_mutex_init(&service->mutex, NULL);
     pthread_cond_init(&service->work, NULL);
     return service;
 }
 
+/* --- Lanes: with the mutex -------------------------------------------------------------------- */
+
 static struct lane *
-lane_of(struct login_service *service, const struct login_job *job)
+find_lane(const struct login_service *service, const struct login_job *job)
 {
-    return &service->lanes[job->source % LOGIN_LANES];
+    return map_find(&service->lanes,
+                    (struct slice){(const char *)&job->source, sizeof(job->source)});
 }
 
-/* With the mutex: the job that waits longest in the next lane that has any, or NULL. */
+/* The job's lane, which may have to be made. NULL: out of memory. */
+static struct lane *
+lane_for(struct login_service *service, const struct login_job *job)
+{
+    struct lane *lane = find_lane(service, job);
+    if (lane != NULL)
+        return lane;
+    lane = malloc(sizeof(*lane));
+    if (lane == NULL)
+        return NULL;
+    lane->source = job->source;
+    list_init(&lane->turn);
+    list_init(&lane->jobs);
+    if (map_insert(&service->lanes, lane) != 0) {
+        free(lane);
+        return NULL;
+    }
+    list_push_back(&service->turns, &lane->turn);
+    return lane;
+}
+
+static void
+drop_if_empty(struct login_service *service, struct lane *lane)
+{
+    if (!list_is_empty(&lane->jobs))
+        return;
+    list_remove(&lane->turn);
+    map_remove(&service->lanes, source_of_lane(lane));
+    free(lane);
+}
+
+/* The job that waits longest in the lane whose turn it is, or NULL. */
 static struct login_job *
 take(struct login_service *service)
 {
-    for (uint32_t i = 0; i < LOGIN_LANES; i++) {
-        struct lane *lane = &service->lanes[service->next_lane];
-        service->next_lane = (service->next_lane + 1) % LOGIN_LANES;
-        struct list *node = list_pop_front(&lane->jobs);
-        if (node == NULL)
-            continue;
-        lane->count--;
-        return LIST_ENTRY(node, struct login_job, link);
-    }
-    return NULL;
+    struct list *turn = list_first(&service->turns);
+    if (turn == NULL)
+        return NULL;
+    struct lane *lane = LIST_ENTRY(turn, struct lane, turn);
+    struct login_job *job = LIST_ENTRY(list_pop_front(&lane->jobs), struct login_job, link);
+    list_move_back(&service->turns, turn);
+    drop_if_empty(service, lane);
+    return job;
 }
+
+/* --- The thread ------------------------------------------------------------------------------- */
 
 static void
 verify(struct login_service *service, struct login_job *job)
@@ -111,18 +158,18 @@ login_service_start(struct login_service *service)
 bool
 login_submit(struct login_service *service, struct login_job *job)
 {
-    struct lane *lane = lane_of(service, job);
+    struct lane *lane = NULL;
     list_init(&job->link);
     job->is_right = false;
     pthread_mutex_lock(&service->mutex);
-    bool is_taken = !service->is_ending && lane->count < LOGIN_LANE_MAX && start(service) == 0;
-    if (is_taken) {
+    if (!service->is_ending && start(service) == 0)
+        lane = lane_for(service, job);
+    if (lane != NULL) {
         list_push_back(&lane->jobs, &job->link);
-        lane->count++;
         pthread_cond_signal(&service->work);
     }
     pthread_mutex_unlock(&service->mutex);
-    return is_taken;
+    return lane != NULL;
 }
 
 bool
@@ -132,7 +179,7 @@ login_cancel(struct login_service *service, struct login_job *job)
     bool is_waiting = list_is_linked(&job->link);
     if (is_waiting) {
         list_remove(&job->link);
-        lane_of(service, job)->count--;
+        drop_if_empty(service, find_lane(service, job));
     }
     pthread_mutex_unlock(&service->mutex);
     return is_waiting;
@@ -157,6 +204,7 @@ login_service_free(struct login_service *service)
         pthread_join(service->thread, NULL);
     for (struct login_job *job; (job = take(service)) != NULL;)
         job->done(job);
+    map_fini(&service->lanes);
     failures_fini(&service->failures);
     pthread_cond_destroy(&service->work);
     pthread_mutex_destroy(&service->mutex);

@@ -2,9 +2,9 @@
  * those who have come in.
  *
  * Whoever asks hands a job over and goes on; the answer is a call on the login thread. Jobs wait in
- * lanes, by where they come from, and the lanes take turns: so one who asks without end waits
- * behind himself, and the others do not. A lane is bounded: when more ask than can be verified,
- * they are told so at once. */
+ * lanes, one for each place they come from, and the lanes take turns: so one who asks without end
+ * waits behind himself, and the others do not. How many wait is bounded by who may ask: handshakes
+ * are counted, and have their time. */
 #ifndef AUTH_LOGIN_H
 #define AUTH_LOGIN_H
 
@@ -14,11 +14,6 @@
 #include "auth/access.h"
 #include "auth/failures.h"
 #include "base/list.h"
-
-enum {
-    LOGIN_LANES = 64,
-    LOGIN_LANE_MAX = 1024, /* jobs that wait: at scrypt's 50 ms, more would wait for a minute */
-};
 
 struct login_job {
     struct list link;         /* in its lane; nobody's business but the service's */
@@ -47,7 +42,7 @@ void login_service_free(struct login_service *service);
  * its owner is called. Any thread. */
 MUST_CHECK bool login_cancel(struct login_service *service, struct login_job *job);
 
-/* Hands a job over. False: too many wait, or there is no thread to be had; the job is still the
+/* Hands a job over. False: there is no memory or no thread to be had; the job is still the
  * caller's, who is not called. Any thread. */
 MUST_CHECK bool login_submit(struct login_service *service, struct login_job *job);
 

@@ -194,9 +194,7 @@ ask(struct connection *connection, const char *mechanism, struct slice name,
     connection->is_waiting = false;
     connection->login = NULL;
     login_free(login);
-    /* Nobody has failed: it does not count against the address. */
-    refuse(connection, slice_from(mechanism), name, "too many logins at a time", 0,
-           SESSION_LOGIN_PENALTY_MS);
+    connection_break(connection, "no memory or no thread to verify the password");
 }
 
 void
