@@ -43,7 +43,7 @@ admission_fini(struct admission *admission)
 
 /* --- Counts: with the mutex ------------------------------------------------------------------- */
 
-enum { KEY_MAX = 256 + 1 }; /* names are short strings; an address is cut */
+enum { KEY_MAX = 256 + 1 }; /* names are short strings */
 
 static struct slice
 make_key(char room[KEY_MAX], char kind, struct slice name)
@@ -140,6 +140,13 @@ admission_forget(struct connection *connection)
 
 /* --- Open connections ------------------------------------------------------------------------- */
 
+/* What connections of one address have in common. */
+static struct slice
+key_of_address(const struct connection *connection)
+{
+    return (struct slice){(const char *)&connection->address_key, sizeof(connection->address_key)};
+}
+
 /* The peer's address without its port. */
 static struct slice
 address_of(const struct connection *connection)
@@ -162,7 +169,7 @@ check(const struct admission *admission, const struct connection *connection,
       struct amqp_error *error)
 {
     const struct admission_limits *limits = &connection->host->limits.admission;
-    struct slice vhost = vhost_name(connection->vhost), address = address_of(connection);
+    struct slice vhost = vhost_name(connection->vhost);
     const uint16_t code = AMQP_REPLY_NOT_ALLOWED;
     if (is_reached(limits->connections, admission->connections))
         return channel_error(error, code,
@@ -178,11 +185,11 @@ check(const struct admission *admission, const struct connection *connection,
                              "connection refused for user '%s': user connection limit (%u) is "
                              "reached",
                              connection->user, limits->per_user);
-    if (is_reached(limits->per_address, count_of(admission, 'a', address)))
+    if (is_reached(limits->per_address, count_of(admission, 'a', key_of_address(connection))))
         return channel_error(error, code,
                              "connection refused from address '%.*s': address connection limit "
                              "(%u) is reached",
-                             SLICE_ARGS(address), limits->per_address);
+                             SLICE_ARGS(address_of(connection)), limits->per_address);
     return 0;
 }
 
@@ -191,7 +198,7 @@ count_out(struct admission *admission, const struct connection *connection)
 {
     count_down(admission, 'v', vhost_name(connection->vhost));
     count_down(admission, 'u', slice_from(connection->user));
-    count_down(admission, 'a', address_of(connection));
+    count_down(admission, 'a', key_of_address(connection));
     admission->connections--;
 }
 
@@ -204,7 +211,7 @@ count_in(struct admission *admission, const struct connection *connection, struc
     } counted[] = {
         {'v', vhost_name(connection->vhost)},
         {'u', slice_from(connection->user)},
-        {'a', address_of(connection)},
+        {'a', key_of_address(connection)},
     };
     for (size_t i = 0; i < ARRAY_SIZE(counted); i++) {
         if (count_up(admission, counted[i].kind, counted[i].name))
