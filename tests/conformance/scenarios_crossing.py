@@ -207,7 +207,7 @@ def a_channel_that_ends_by_its_timer_does_not_disturb_the_requests_of_another(s)
     lates = [s.channel()]
     lates += [lates[0].connection.channel() for _ in range(2)]
     busy = lates[0].connection.channel()
-    for seconds, late in enumerate(lates, 1):
+    for seconds, late in enumerate(lates, 3):  # enough to cancel in, on a busy machine
         owners[0].publish(queues[0], "never settled")
         late.consume(queues[0], "late", arguments={"x-consumer-timeout": 1000 * seconds})
         late.expect("basic.deliver")

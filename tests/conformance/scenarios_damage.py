@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from client import Failure, check_equal
-from harness import scenario
+from harness import TIME_LIMIT, scenario
 
 
 def run(s, *options):
@@ -13,7 +13,7 @@ def run(s, *options):
     path, *_ = s.whippetd.command
     done = subprocess.run([path, "--data-dir", s.whippetd.data_dir(), "--listen", "127.0.0.1:0",
                            *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, timeout=10)
+                          stderr=subprocess.PIPE, text=True, timeout=TIME_LIMIT)
     return done.returncode, done.stdout, done.stderr
 
 
