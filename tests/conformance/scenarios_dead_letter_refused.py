@@ -46,7 +46,7 @@ def expired_messages_wait_until_there_is_room(s):
     channel.silent(source, target)
 
 
-@scenario(not_rabbitmq=DROPS)
+@scenario
 def a_dead_letter_that_one_of_its_queues_takes_does_not_come_again(s):
     channel = s.channel()
     exchange, refusing, taking = s.exchange(channel, "fanout"), full(s, channel), s.queue(channel)
@@ -61,7 +61,7 @@ def a_dead_letter_that_one_of_its_queues_takes_does_not_come_again(s):
     channel.silent(taking, refusing)
 
 
-@scenario(not_rabbitmq=DROPS)
+@scenario
 def a_dead_letter_that_is_refused_and_dead_lettered_again_has_gone_on(s):
     channel = s.channel()
     last = s.queue(channel)

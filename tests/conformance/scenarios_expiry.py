@@ -307,7 +307,7 @@ def a_consumers_own_timeout_goes_before_its_queues(s):
     times_out(channel, 400)
 
 
-@scenario(not_rabbitmq=NOT_3_10)
+@scenario
 def a_consumer_that_settles_in_time_keeps_its_channel(s):
     channel = s.channel()
     queue = s.queue(channel, arguments={"x-consumer-timeout": 3000})

@@ -247,12 +247,13 @@ def without_a_dead_letter_exchange_a_message_returned_too_often_is_dropped(s):
 @scenario(not_rabbitmq="3.10 has no limit unless one is given; it is 20 since 4.0")
 def a_quorum_queues_limit_is_20_unless_given(s):
     channel = s.channel()
-    queue = declare(s, channel)
+    target = s.queue(channel)
+    queue = declare(s, channel, x_dead_letter_exchange="", x_dead_letter_routing_key=target)
     channel.consume(queue)
     channel.publish(queue, b"m")
     for _ in range(21):
         channel.reject(channel.delivered(b"m").delivery_tag)
-    channel.holds(queue, 0)
+    channel.holds(target, 1)
     channel.silent(queue)
 
 
