@@ -44,7 +44,7 @@ def can_connect(s):
 @attack(bystander=None)
 def the_process_is_stopped_for_a_while_and_goes_on(s):
     """Clients that kept to their heartbeats are not taken for dead; nothing is lost."""
-    channel = s.channel(heartbeat=1)
+    channel = s.channel(heartbeat=2)
     queue = s.queue(channel, durable=True)
     channel.select()
     over = threading.Event()
@@ -57,7 +57,7 @@ def the_process_is_stopped_for_a_while_and_goes_on(s):
     beating.start()
     try:
         os.kill(s.pid, signal.SIGSTOP)
-        select.select([], [], [], 5)
+        select.select([], [], [], 6)
         os.kill(s.pid, signal.SIGCONT)
         select.select([], [], [], 1)
     finally:
@@ -114,7 +114,7 @@ def gets_them_after_silence(s, queue, count):
         check_equal("redelivered", other.expect("basic.deliver").redelivered, True)
     waited = time.monotonic() - began
     s.say(f"the messages went to another client after {waited:.1f} s")
-    if waited > 20:
+    if waited > 60:
         raise Failure(f"the silence was noticed after {waited:.1f} s")
 
 
@@ -145,7 +145,7 @@ def a_client_falls_silent_while_its_window_is_full(s):
     silent.call("basic.qos", prefetch_count=100)
     for n in range(20):
         silent.say("basic.consume", queue=queue, consumer_tag=str(n), no_wait=True)
-    s.until("the log says that it is gone", lambda: "missed heartbeats" in s.log(), seconds=20)
+    s.until("the log says that it is gone", lambda: "missed heartbeats" in s.log())
     publisher.holds(queue, 100, 0)
 
 
@@ -157,10 +157,10 @@ def a_client_reads_nothing_but_lives(s):
     publisher.select()
     publisher.publish_all(queue, [bytes(100_000)] * 100)
     publisher.all_confirmed(100)
-    slow = s.channel(heartbeat=1)
+    slow = s.channel(heartbeat=3)
     for n in range(20):
         slow.say("basic.consume", queue=queue, consumer_tag=str(n), no_wait=True, no_ack=True)
-    for _ in range(20):
+    for _ in range(27):  # more than two intervals
         slow.connection.send(wire.HEARTBEAT)
         select.select([], [], [], 0.3)
     for _ in range(100):

@@ -18,7 +18,7 @@ def ids(name):
 
 DELIVER, ACK, NACK = ids("basic.deliver"), ids("basic.ack"), ids("basic.nack")
 ACK_FRAME = struct.Struct(">BHIIQBB")
-HANDSHAKE_S = 20.0
+HANDSHAKE_S = 60.0
 
 
 def settle_frame(method, tag, bits):

@@ -7,7 +7,7 @@ import time
 
 from client import Failure
 
-START_S, STOP_S = 30.0, 10.0
+START_S, STOP_S = 60.0, 60.0
 
 
 class Process:

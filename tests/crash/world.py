@@ -16,7 +16,8 @@ from actors import PROPERTIES, Consumer, Publisher, Reader, Transactor, key_of
 from client import Connection, Failure
 from model import Model, Queue
 
-SILENCE_S = 20.0  # for so long the broker may owe an answer
+SILENCE_S = 60.0  # for so long the broker may owe an answer
+ORDERLY_S = 30.0  # for so long it may take to end: 5 s for clients, and the time of a stalled disk
 BLOCK = 1 << 20
 COPIES_MAX, BYTES_MAX = 1200, 8 << 20  # in one queue
 
@@ -210,7 +211,7 @@ class World:
             return
         self.rules.look("orderly")
         self.rules.look("told", len(actors))
-        if status != 0 or time.monotonic() - began > 8:
+        if status != 0 or time.monotonic() - began > ORDERLY_S:
             self.rules.breach("orderly", f"SIGTERM: status {status} after "
                                          f"{time.monotonic() - began:.1f} s")
         for actor in actors:

@@ -121,7 +121,7 @@ def who_speaks_the_wrong_protocol_is_named_in_the_log(world):
 
 @test
 def a_handshake_that_stalls_anywhere_is_ended_in_time(world):
-    broker = world.start_secure(top="limits: {handshake_timeout: 2s}")
+    broker = world.start_secure(top="limits: {handshake_timeout: 6s}")
     bystander = Bystander(world, broker)
     hands = {}  # the protocol in which each stalls, by its port
 
