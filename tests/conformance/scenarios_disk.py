@@ -212,7 +212,7 @@ def publish_until_blocked(channel, queue):
     count, confirmed = 0, 0
     connection = channel.connection
     while not connection.inbox(0):
-        for _ in range(4):
+        for _ in range(16):  # 1 MiB, which the sockets hold when the broker reads no more
             channel.publish(queue, f"{count}:{BODY}", delivery_mode=2)
             count += 1
         while confirmed < count and not connection.inbox(0):
