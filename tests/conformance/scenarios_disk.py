@@ -2,15 +2,14 @@
 import errno
 import glob
 import os
-import shutil
 import sqlite3
 import struct
 import subprocess
 
+import slow_disk
 from client import ConnectionClosed, Failure, check_equal
 from harness import Skip, TIME_LIMIT, scenario
 
-HERE = os.path.dirname(os.path.abspath(__file__))
 IN_OWN_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
 
 
@@ -62,16 +61,11 @@ class SlowDisk:
     """slow_disk.c under the scenario's broker."""
 
     def __init__(self, s):
-        compiler, folder = shutil.which("cc") or shutil.which("gcc"), s.whippetd.folder.name
-        if not compiler:
-            raise Skip("there is no C compiler")
-        library = os.path.join(folder, "slow_disk.so")
-        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library,
-                        os.path.join(HERE, "slow_disk.c")], check=True)
+        folder = s.whippetd.folder.name
         self.hold_file, self.fail_file = (os.path.join(folder, name) for name in ("hold", "fail"))
-        # The sanitizers want to be loaded first, and do well without.
-        self.prefix = ["env", f"LD_PRELOAD={library}", f"DISK_HOLD={self.hold_file}",
-                       f"DISK_FAIL={self.fail_file}", "ASAN_OPTIONS=verify_asan_link_order=0"]
+        variables = slow_disk.environment(folder, DISK_HOLD=self.hold_file,
+                                          DISK_FAIL=self.fail_file)
+        self.prefix = ["env", *(f"{name}={value}" for name, value in variables.items())]
         self.said = start_with(s, *self.prefix)
         self.length = len(self.prefix) + 4
 
