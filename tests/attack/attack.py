@@ -15,32 +15,35 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "conformance"))
 
 import harness  # noqa: E402  (found through the line above)
+import slow_disk  # noqa: E402
 from client import Failure  # noqa: E402
+from harness import Skip  # noqa: E402
 
 TIME_LIMIT = 90.0  # seconds of an attack, on a slow and busy machine
 ATTACKS = []
 
 
-class Skip(Exception):
-    """This machine does not let the attack be made; the text says why."""
-
-
 class Entry:
-    def __init__(self, run, config, bystander, descriptors):
-        self.name, self.run, self.config = run.__name__, run, config
-        self.bystander, self.descriptors = bystander, descriptors
+    def __init__(self, run, config, bystander, descriptors, disk_rate, seconds):
+        self.name, self.run, self.config, self.bystander = run.__name__, run, config, bystander
+        self.descriptors, self.disk_rate = descriptors, disk_rate
+        self.is_long, self.seconds = seconds > TIME_LIMIT, seconds
 
 
-def attack(function=None, *, config="", bystander="publish", descriptors=None):
+def attack(function=None, *, config="", bystander="publish", descriptors=None, disk_rate=None,
+           seconds=TIME_LIMIT):
     """Marks an attack. config is the broker's; bystander is its mode, or None where the attack is
-    on the bystander's own ground; descriptors limits those of the broker."""
+    on the bystander's own ground or starts its own; descriptors: so many are the broker's limit, if
+    the machine lets it have them; disk_rate: bytes that its disk takes in a second. One of more
+    seconds than usual mostly waits, and is made beside the others."""
     def register(function):
-        ATTACKS.append(Entry(function, config, bystander, descriptors))
+        ATTACKS.append(Entry(function, config, bystander, descriptors, disk_rate, seconds))
         return function
     return register if function is None else register(function)
 
@@ -53,23 +56,30 @@ def is_sanitized(path):
 
 
 class Whippetd(harness.Whippetd):
-    """The same broker with its log in a file, and perhaps few descriptors."""
+    """The same broker with its log in a file, and perhaps few descriptors or a slow disk."""
 
-    def __init__(self, path, threads, config, descriptors):
+    def __init__(self, path, threads, config, descriptors, disk_rate):
         super().__init__(path, threads, config)
         self.descriptors, self.is_sanitized = descriptors, is_sanitized(path)
         self.log_name = os.path.join(self.folder.name, "log")
+        self.environment = dict(os.environ)
+        if disk_rate:
+            self.environment |= slow_disk.environment(self.folder.name, DISK_RATE=disk_rate)
 
     def limit(self):
-        most = self.descriptors or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        most = self.descriptors or hard
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        except ValueError:  # only some can raise it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def start(self):
         self.is_asked_to_end = False
         with open(self.log_name, "ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stderr=log,
                                             stdout=subprocess.PIPE, text=True,
-                                            preexec_fn=self.limit)
+                                            env=self.environment, preexec_fn=self.limit)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, args=(self.process.stdout, self.lines),
                          daemon=True).start()
@@ -80,27 +90,28 @@ class Whippetd(harness.Whippetd):
             return file.read()
 
 
-class Bystander:
-    def __init__(self, address, mode):
+class Helper:
+    """A program of this folder that says in lines how it goes, and ends when its input does."""
+
+    def __init__(self, program, address, *arguments):
+        self.name = program
         self.process = subprocess.Popen(
-            [sys.executable, os.path.join(HERE, "bystander.py"), *map(str, address), mode],
+            [sys.executable, os.path.join(HERE, f"{program}.py"), *map(str, (*address, *arguments))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.expect("ready")
 
     def expect(self, wanted=None):
         line = self.process.stdout.readline().strip()
-        if not line or line.startswith("bystander:") or wanted not in (None, line):
-            raise Failure(line or "the bystander ended without a word")
+        if not line or line.startswith(self.name + ":") or wanted not in (None, line):
+            raise Failure(line or f"the {self.name} ended without a word")
         return line
 
     def end(self):
-        """-> (rounds, seconds of the longest)"""
+        """-> what it says at its end"""
         self.process.stdin.close()
         try:
-            result = json.loads(self.expect())
+            return self.expect()
         finally:
             self.process.wait()
-        return result["rounds"], result["longest"]
 
     def kill(self):
         self.process.kill()
@@ -109,10 +120,21 @@ class Bystander:
         self.process.stdout.close()
 
 
+class Bystander(Helper):
+    def __init__(self, address, mode):
+        super().__init__("bystander", address, mode)
+        self.expect("ready")
+
+    def end(self):
+        """-> rounds, and seconds: longest, p50, p99"""
+        return types.SimpleNamespace(**json.loads(super().end()))
+
+
 class Attack(harness.OwnBroker):
-    def __init__(self, whippetd):
+    def __init__(self, whippetd, seconds):
         super().__init__(whippetd)
-        self.deadline = time.monotonic() + TIME_LIMIT
+        self.helpers = []
+        self.deadline = time.monotonic() + seconds
 
     @property
     def pid(self):
@@ -132,6 +154,15 @@ class Attack(harness.OwnBroker):
 
     def log(self):
         return self.whippetd.log()
+
+    def helper(self, program, *arguments):
+        self.helpers.append(Helper(program, self.address, *arguments))
+        return self.helpers[-1]
+
+    def bystander(self, mode="publish"):
+        """One more, from now until its end()."""
+        self.helpers.append(Bystander(self.address, mode))
+        return self.helpers[-1]
 
     def until(self, what, holds, seconds=60.0):
         """Looks again until it holds: for what shows outside the protocol only."""
@@ -158,21 +189,17 @@ class Attack(harness.OwnBroker):
         return sent
 
 
-def descriptors_for(connections, at_least):
-    """How many connections this process and the broker can have, of so many wanted; or Skip."""
-    spare = 500
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < connections + spare:
+def descriptors_for(connections):
+    """Lets this process have so many connections; Skip: the machine does not."""
+    needed = connections + 500
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard < needed:
         try:
-            hard = connections + spare
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError):
-            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    if hard < at_least + spare:
-        raise Skip(f"needs {at_least + spare} file descriptors, the limit is {hard}")
-    if soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, needed))
+        except ValueError:
+            raise Skip(f"needs {needed} file descriptors, the limit is {hard}") from None
+    else:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return min(connections, hard - spare)
 
 
 def vanish(connection):
@@ -181,34 +208,45 @@ def vanish(connection):
     connection.socket.close()
 
 
+def told(name, result):
+    print(f"  {name}: bystander made {result.rounds} rounds in p50 {result.p50 * 1000:.1f}, "
+          f"p99 {result.p99 * 1000:.1f}, at most {result.longest * 1000:.1f} ms", flush=True)
+
+
 def run_one(entry, path, threads, longest_wait):
     """-> None, or in words what went wrong. Skip is passed on."""
-    broker = bystander = reason = None
+    broker = reason = None
+    whippetd = Whippetd(path, threads, entry.config or None, entry.descriptors, entry.disk_rate)
     try:
-        broker = Attack(Whippetd(path, threads, entry.config or None, entry.descriptors))
-        if entry.bystander:
-            bystander = Bystander(broker.address, entry.bystander)
+        broker = Attack(whippetd, entry.seconds)
+        bystander = broker.bystander(entry.bystander) if entry.bystander else None
         entry.run(broker)
         if bystander:
-            rounds, longest = bystander.end()
-            print(f"  {entry.name}: bystander made {rounds} rounds, the longest took "
-                  f"{longest * 1000:.0f} ms", flush=True)
-            if longest > longest_wait:
-                reason = f"the bystander waited {longest:.1f} s, the limit is {longest_wait:.1f} s"
+            result = bystander.end()
+            told(entry.name, result)
+            if result.longest > longest_wait:
+                reason = (f"the bystander waited {result.longest:.1f} s, the limit is "
+                          f"{longest_wait:.1f} s")
     except Failure as failure:
         reason = f"{failure}{harness.place(failure)}"
     except (OSError, harness.wire.WireError) as error:
         reason = f"{type(error).__name__}: {error}{harness.place(error)}"
     finally:
-        if bystander:
-            bystander.kill()
-        if broker:
-            for connection in broker.connections:
-                connection.drop()
-            try:
-                reason = reason or broker.whippetd.stop()
-                if reason:
-                    reason += "\n" + "\n".join(broker.log().splitlines()[-20:])
-            finally:
-                broker.whippetd.end()
+        try:
+            if broker:
+                reason = close(broker, reason)
+        finally:
+            whippetd.end()
+    return reason
+
+
+def close(broker, reason):
+    """Ends what the attack began. -> the reason of its failure, the broker's last words with it"""
+    for helper in broker.helpers:
+        helper.kill()
+    for connection in broker.connections:
+        connection.drop()
+    reason = reason or broker.whippetd.stop()
+    if reason:
+        reason += "\n" + "\n".join(broker.log().splitlines()[-20:])
     return reason
