@@ -28,6 +28,13 @@ memory_max_of(const struct pressure *pressure)
     return atomic_load_explicit(&pressure->memory_max, memory_order_relaxed);
 }
 
+uint64_t
+pressure_kept(const struct pressure *pressure)
+{
+    uint64_t half = memory_max_of(pressure) / 2;
+    return half < PRESSURE_KEPT_MAX ? half : PRESSURE_KEPT_MAX;
+}
+
 /* Is `now` above the limit? Once it was, it must come down by an eighth, so that publishers are not
  * stopped and started at every message. */
 static bool

@@ -13,6 +13,9 @@ struct log;
 enum {
     /* Bytes on their way to the disk: what a good disk writes in a tenth of a second. */
     PRESSURE_BACKLOG_HIGH = 64 * 1024 * 1024,
+    /* Messages in queues, of all shards, that are kept in memory at most: enough to feed any
+     * consumer while more is read. */
+    PRESSURE_KEPT_MAX = 128 * 1024 * 1024,
     /* While there is pressure, it is looked at least so often, also if nothing happens. */
     PRESSURE_LOOK_MS = 250,
 };
@@ -28,6 +31,10 @@ void pressure_init(struct pressure *pressure, uint64_t memory_max);
 
 /* The same, while it is in use. Any thread; what it means now is found by the next look. */
 void pressure_set_memory(struct pressure *pressure, uint64_t memory_max);
+
+/* Bytes of messages in queues beyond which long queues keep places only, and their messages are on
+ * disk: so early that publishers need not wait for it. Any thread; cheap. */
+uint64_t pressure_kept(const struct pressure *pressure);
 
 /* Looks, and says in the log what has changed. Returns whether something has: then all workers are
  * to be woken. */

@@ -8,8 +8,6 @@
 
 enum {
     STORAGE_TEXT_SIZE = 768,
-    /* Memory for messages in queues, of all shards; beyond it long queues keep places only. */
-    STORAGE_MEMORY = 128 * 1024 * 1024,
 };
 
 struct storage;

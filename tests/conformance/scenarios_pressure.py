@@ -99,6 +99,17 @@ def a_blocked_client_is_not_taken_for_dead(s):
     channel.sync()
 
 
+@scenario(config="limits: {memory: 16MiB}")
+def a_queue_that_is_longer_than_the_memory_is_on_disk_and_makes_nobody_wait(s):
+    channel = s.channel()
+    queue = s.queue(channel, durable=True)
+    channel.select()
+    channel.publish_all(queue, [f"{n}:{BODY}" for n in range(10 * ENOUGH)], delivery_mode=2)
+    channel.all_confirmed(10 * ENOUGH)
+    check_equal("told to wait", len(channel.connection.inbox(0)), 0)
+    drained(s.channel(), queue, 10 * ENOUGH)
+
+
 @scenario(config=NO_DISK)
 def a_publisher_is_told_that_the_disk_is_nearly_full(s):
     channel = s.channel()
