@@ -43,6 +43,16 @@ is_above(uint64_t now, uint64_t limit, bool was_above)
     return now > (was_above ? limit - limit / 8 : limit);
 }
 
+/* A disk that is not known yet is taken for a slow one until its first large commit. */
+static uint64_t
+backlog_max(const struct log *log)
+{
+    uint64_t most = log_rate(log) / 1000 * PRESSURE_BACKLOG_MS;
+    if (most < PRESSURE_BACKLOG_MIN)
+        return PRESSURE_BACKLOG_MIN;
+    return most < PRESSURE_BACKLOG_MAX ? most : PRESSURE_BACKLOG_MAX;
+}
+
 static void
 report(const struct pressure *pressure, uint32_t before, uint32_t after)
 {
@@ -64,7 +74,7 @@ pressure_look(struct pressure *pressure)
     if (pressure->log != NULL) {
         if (log_disk_low(pressure->log))
             after |= PRESSURE_DISK;
-        if (is_above(log_backlog(pressure->log), PRESSURE_BACKLOG_HIGH,
+        if (is_above(log_backlog(pressure->log), backlog_max(pressure->log),
                      (before & PRESSURE_LOG) != 0))
             after |= PRESSURE_LOG;
     }

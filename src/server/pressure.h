@@ -11,8 +11,12 @@
 struct log;
 
 enum {
-    /* Bytes on their way to the disk: what a good disk writes in a tenth of a second. */
-    PRESSURE_BACKLOG_HIGH = 64 * 1024 * 1024,
+    /* Bytes on their way to the disk: what it writes in so many milliseconds, since everybody who
+     * waits for a confirm waits for them. But enough for a sync to be worth its while, and no more
+     * than a good disk needs to be always busy. */
+    PRESSURE_BACKLOG_MS = 200,
+    PRESSURE_BACKLOG_MIN = 4 * 1024 * 1024,
+    PRESSURE_BACKLOG_MAX = 64 * 1024 * 1024,
     /* Messages in queues, of all shards, that are kept in memory at most: enough to feed any
      * consumer while more is read. */
     PRESSURE_KEPT_MAX = 128 * 1024 * 1024,

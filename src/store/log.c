@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "store/log_internal.h"
 
 /* Seconds after which an idle log looks at a full disk again. */
@@ -82,6 +83,12 @@ log_disk_low(const struct log *log)
     return atomic_load_explicit(&log->is_disk_low, memory_order_relaxed);
 }
 
+uint64_t
+log_rate(const struct log *log)
+{
+    return atomic_load_explicit(&log->rate, memory_order_relaxed);
+}
+
 void
 log_set_disk_free_low(struct log *log, uint64_t bytes)
 {
@@ -147,6 +154,19 @@ look_at_room(struct log *log)
         log_tell_writers(log);
 }
 
+/* A commit, and how long it took. */
+static int
+commit(struct log *log, struct batch *batches)
+{
+    int64_t began_ns = clock_monotonic_ns();
+    int done = log_commit(log, batches);
+    if (done > 0) {
+        pace_note(&log->pace, log->last_commit_bytes, (uint64_t)(clock_monotonic_ns() - began_ns));
+        atomic_store_explicit(&log->rate, pace_rate(&log->pace), memory_order_relaxed);
+    }
+    return done;
+}
+
 /* One round: a commit, and the housekeeping that has become due. 0: there was nothing to do. */
 static int
 do_round(struct log *log)
@@ -155,7 +175,7 @@ do_round(struct log *log)
     struct batch *batches = take_batches(log, &has_more);
     int done = 0;
     if (batches != NULL || log_wants_compaction(log))
-        done = log_commit(log, batches);
+        done = commit(log, batches);
     if (done >= 0 && log_checkpoint_is_due(log)) {
         int error = log_checkpoint(log);
         done = error == 0 ? 1 : error;
@@ -288,6 +308,7 @@ log_make(const struct log_options *options)
     log->spares_wanted =
         options->spare_segments != 0 ? options->spare_segments : SPARE_SEGMENTS_DEFAULT;
     atomic_init(&log->disk_free_low, options->disk_free_low);
+    atomic_init(&log->rate, 0);
     log->name_queue = options->name_queue;
     log->name_context = options->name_context;
     log->lock_file = -1;

@@ -147,6 +147,10 @@ uint64_t log_durable(const struct log_writer *writer);
 /* Bytes that were submitted and are not durable yet. */
 size_t log_backlog(const struct log *log);
 
+/* Bytes of them that the disk takes in a second, as the last large commits show; 0: there were none
+ * yet. Any thread; cheap. */
+uint64_t log_rate(const struct log *log);
+
 struct log_content {
     uint32_t piece_count;
     uint32_t piece_sizes[LOG_PIECES_MAX];

@@ -24,6 +24,7 @@
 #include "store/log.h"
 #include "store/log_index.h"
 #include "store/log_record.h"
+#include "store/pace.h"
 #include "store/segment.h"
 
 enum {
@@ -155,6 +156,7 @@ struct log {
     _Atomic uint64_t next_id;
     _Atomic uint64_t durable_ticket;
     _Atomic size_t backlog;
+    _Atomic uint64_t rate; /* for log_rate() */
     _Atomic bool has_failed;
     _Atomic bool is_disk_low;
 
@@ -168,6 +170,7 @@ struct log {
     uint64_t next_number;    /* of the next segment */
     uint64_t next_sequence;  /* of the next commit */
     struct position durable; /* everything before is on the medium */
+    struct pace pace;        /* of the disk */
     bool has_unsynced;       /* written, transient only, not synced */
     struct segment *victim;  /* being compacted */
     uint32_t victim_next;    /* ordinal */
