@@ -1,15 +1,20 @@
 """Overload: clients that take nothing, begin what they do not finish, or send more than memory holds."""
+import select
 import threading
 import time
 
 import amqp_wire as wire
-from attack import attack, vanish
+from attack import attack, told, vanish
 from client import ChannelClosed, Failure, check_equal
+from harness import Skip
 
 MIB = 1024 * 1024
 UNREAD_MAX = 48 * MIB  # growth that one client which reads nothing may cause: 4 MiB are meant
 SIXTEEN = 16 * MIB
 LOG_BACKLOG = 64  # MiB that may be on their way to the disk, beside the limit
+DISK_RATE = 20_000_000  # bytes a second that a slow disk takes
+SLOW_DISK_WAIT = 5.0  # seconds for which it may make others wait
+MINUTE = 60.0
 SLACK = 192  # MiB: what malloc keeps of messages that have gone
 
 
@@ -203,35 +208,96 @@ def empty_body_frames_without_end(s):
         raise Failure("empty frames cost memory")
 
 
-@attack(config="limits: {memory: 128MiB}", bystander="consume")
-def a_publisher_that_is_faster_than_the_disk(s):
-    """Persistent messages of 100 kB as fast as they go: memory stays near its limit, and what was
-    confirmed is there."""
-    publisher = s.channel()
-    queue = s.queue(publisher, durable=True)
-    highest, over = [s.rss()], threading.Event()
+class Publisher:
+    """Publishes numbered persistent messages of 100 kB as fast as they are taken."""
 
-    def watch():
-        while not over.wait(0.05):
-            highest.append(s.rss())
+    SIZE = 100_000
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    before = s.rss()
-    try:
-        data = wire.publish_frames(1, "", queue, b"m" * 100_000, {"delivery_mode": 2})
-        sent = s.flood(publisher.connection, data * 10, seconds=8, times=150)
-    finally:
-        over.set()
-        watcher.join()
-    grown = max(highest) - before
-    s.say(f"{sent / MIB:.0f} MiB in at most 8 s, {grown / MIB:.0f} MiB grown, limit 128 MiB")
+    def __init__(self, s, queue):
+        self.s, self.queue, self.channel = s, queue, s.channel()
+        self.connection = self.channel.connection
+        self.channel.select()
+        self.published = self.confirmed = self.sent = self.highest = 0
+        self.waited, self.unsent = 0.0, b""
+
+    def run(self, seconds):
+        socket, end = self.connection.socket, time.monotonic() + seconds
+        look = 0.0
+        while (began := time.monotonic()) < end:
+            if began > look:
+                self.highest, look = max(self.highest, self.s.rss()), began + 0.05
+            readable, writable, _ = select.select([socket], [socket], [], 0.05)
+            self.waited += time.monotonic() - began
+            if readable:
+                self.take_confirms()
+            if writable:
+                self.unsent = self.unsent or self.next()
+                count = socket.send(self.unsent)
+                self.sent, self.unsent = self.sent + count, self.unsent[count:]
+
+    def next(self):
+        self.published += 1
+        return memoryview(wire.publish_frames(1, "", self.queue, body_of(self.published - 1),
+                                              {"delivery_mode": 2}))
+
+    def take_confirms(self):
+        if not self.connection.read_bytes():
+            raise Failure("the broker closed the socket")
+        while self.connection.has_frame():
+            self.connection.pump()
+        inbox = self.connection.inbox(1)
+        while inbox:
+            method = inbox.popleft()
+            if method.name != "basic.ack" or method.delivery_tag <= self.confirmed:
+                raise Failure(f"got {method} where {self.confirmed} are confirmed")
+            self.confirmed = method.delivery_tag
+
+
+def body_of(number):
+    return b"%020d" % number + bytes(Publisher.SIZE - 20)
+
+
+@attack(config="limits: {memory: 128MiB}", bystander=None, disk_rate=DISK_RATE, seconds=300)
+def a_publisher_that_is_ten_times_faster_than_the_disk_for_a_minute(s):
+    """Memory stays near its limit all the while, others' messages come through, also to that disk,
+    and after a crash all that was confirmed is there, in its order."""
+    consumer, other = s.bystander("consume"), s.bystander("publish")
+    first = s.channel()
+    queue = s.queue(first, durable=True)
+    publisher, before = Publisher(s, queue), s.rss()
+    publisher.run(MINUTE)
+    grown = publisher.highest - before
+    rate, own = publisher.sent / MINUTE, publisher.sent / (MINUTE - publisher.waited)
+    s.say(f"{publisher.sent / MIB:.0f} MiB taken, {rate / MIB:.0f} MiB/s of {own / MIB:.0f} MiB/s "
+          f"that it could send; {publisher.confirmed} messages confirmed; "
+          f"{grown / MIB:.0f} MiB grown, limit 128 MiB")
+    for bystander in (consumer, other):
+        result = bystander.end()
+        told("a bystander", result)
+        if result.longest > SLOW_DISK_WAIT:
+            raise Failure(f"a bystander waited {result.longest:.1f} s for a slow disk")
+    if own < 10 * DISK_RATE:
+        raise Skip(f"this machine sends {own / MIB:.0f} MiB/s only")
+    if publisher.sent > 1.1 * DISK_RATE * MINUTE + 128 * MIB + LOG_BACKLOG * MIB:
+        raise Failure("more was taken than the disk and the memory hold")
     if grown > (128 + LOG_BACKLOG + SLACK) * MIB:
         raise Failure(f"the broker grew by {grown / MIB:.0f} MiB at a limit of 128 MiB")
+    if publisher.confirmed < DISK_RATE * MINUTE / Publisher.SIZE / 4:
+        raise Failure(f"only {publisher.confirmed} messages were confirmed")
     vanish(publisher.connection)
-    other = s.channel()
-    check_equal("messages", other.counts(queue)[0], lambda n: n >= sent // len(data) // 2)
-    other.call("queue.delete", queue=queue)
+    s.restart(kill=True)
+    check_in_order(s, queue, publisher)
+
+
+def check_in_order(s, queue, publisher):
+    """All that was confirmed, and perhaps some that were sent after it."""
+    channel = s.channel()
+    count = channel.declare(queue, passive=True).message_count
+    check_equal("messages", count, lambda n: publisher.confirmed <= n <= publisher.published)
+    channel.consume(queue, no_ack=True)
+    for number in range(count):
+        if channel.expect("basic.deliver").body != body_of(number):
+            raise Failure(f"message {number} is another one")
 
 
 @attack

@@ -160,6 +160,11 @@ class Connection:
         self.frames.append((kind, channel, size))
         return kind, channel, payload
 
+    def has_frame(self):
+        """Whether one has been read whole, so that pump() waits for nothing."""
+        size = 7 + int.from_bytes(self.buffer[3:7], "big") + 1
+        return len(self.buffer) >= 8 and len(self.buffer) >= size
+
     def pump(self):
         """Read one frame and put what it completes into its channel's inbox."""
         kind, channel, payload = self.read_frame()
