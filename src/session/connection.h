@@ -83,6 +83,14 @@ struct connection {
     struct permission_cache *permissions; /* what the user was found to have; NULL: nothing yet */
 };
 
+/* What it just asked for took as long as so many more frames. */
+static inline void
+connection_worked(struct connection *connection, uint32_t frames)
+{
+    uint32_t left = SESSION_FRAMES_PER_LOOK - connection->slice_work;
+    connection->slice_work = (uint8_t)(connection->slice_work + (frames < left ? frames : left));
+}
+
 /* --- Sending: all of them only queue; failure to do so breaks the connection ------------------ */
 
 /* Sends a method whose encoding needs at most `size` bytes. */

@@ -118,7 +118,7 @@ on_method(struct connection *connection, uint16_t number, struct slice payload)
         return;
     }
     if (is_costly(info->id))
-        connection->slice_work += SESSION_COSTLY_FRAMES;
+        connection_worked(connection, SESSION_COSTLY_FRAMES);
     if (channel_method(channel, info, &method, &error) != 0)
         method_error(connection, channel, &error, info);
 }

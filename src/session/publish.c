@@ -343,6 +343,7 @@ find_route(struct channel *channel, struct message *message,
         .properties = properties,
         .message = message,
     };
+    uint64_t asked = host->routes.asked;
     const struct route *route = route_cache_find(
         &host->routes, host->shard->broker->catalogue, channel->connection->vhost,
         message_prefix(message), &request, host->shard->now_ms, &channel->route_hint);
@@ -354,6 +355,9 @@ find_route(struct channel *channel, struct message *message,
         (void)no_such_exchange(channel, message, route->status, error);
         return NULL;
     }
+    connection_worked(channel->connection, host->routes.asked != asked
+                                               ? SESSION_FRAMES_PER_LOOK
+                                               : route->count / SESSION_TARGETS_PER_FRAME);
     return route;
 }
 

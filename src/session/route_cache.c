@@ -103,6 +103,7 @@ route_cache_find(struct route_cache *cache, struct catalogue *catalogue, struct 
             return &entry->route;
         }
     }
+    cache->asked++;
     if (catalogue_route(catalogue, vhost, request, now_ms, &cache->scratch) != 0)
         return NULL;
     if (!is_plain || cache->scratch.depends_on_message

@@ -21,6 +21,7 @@ struct route_cache {
     struct map map;
     uint64_t generation;
     uint64_t epoch;       /* changes whenever entries are freed */
+    uint64_t asked;       /* how often the catalogue was, which may take long */
     struct route scratch; /* an answer that is not kept */
 };
 

@@ -23,10 +23,12 @@ enum {
     SESSION_READ_MAX = 128 * 1024,
     /* How long one connection's input is worked on in one turn, when others wait: what is left
      * comes in the next. The clock is looked at after so many frames; those that change the
-     * catalogue or search a queue count as several. */
+     * catalogue or search a queue count as several, a message that had to be routed anew as all of
+     * them, and one for many queues as one for each few. */
     SESSION_SLICE_US = 300,
     SESSION_FRAMES_PER_LOOK = 16,
     SESSION_COSTLY_FRAMES = 8,
+    SESSION_TARGETS_PER_FRAME = 4,
     /* More output than this waiting for a socket: the connection's queues get no credit. */
     SESSION_OUTPUT_HIGH = 1024 * 1024,
     /* And more than this: its input is not read, since every request would be answered into memory.

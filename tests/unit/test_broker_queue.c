@@ -1,5 +1,7 @@
 /* What queues promise, each in a scene of its own. What they do with everything at once is the
  * model's business (test_broker_model_queue.c). */
+#include <stdio.h>
+
 #include "test_broker_support.h"
 
 static struct shard *shard;
@@ -197,6 +199,33 @@ START_TEST(a_queue_with_a_consumer_does_not_expire)
 }
 END_TEST
 
+START_TEST(what_many_queues_have_to_deliver_at_once_takes_several_turns)
+{
+    enum { QUEUES = 20000, TURN_MAX = 10000 };
+    uint32_t answers;
+    char name[16];
+    for (int i = 0; i < QUEUES; i++) {
+        snprintf(name, sizeof(name), "q%d", i);
+        struct queue_record *queue = declare(name);
+        bind_queue("amq.fanout", name, "", (struct slice){"", 0});
+        send_subscribe(shard, queue->queue, client.ref,
+                       &(struct subscription_request){.no_ack = true});
+    }
+    settle_down();
+    struct message_wish wish = {
+        .uid = 1, .exchange = "amq.fanout", .routing_key = "", .priority = -1, .expiration_ms = -1};
+    ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, 1, &answers), QUEUES);
+    size_t before = 0, turns = 0;
+    while (shard_run(shard)) {
+        ck_assert_uint_lt(client.count - before, TURN_MAX);
+        before = client.count;
+        turns++;
+    }
+    ck_assert_uint_eq(client.count, QUEUES);
+    ck_assert_uint_ge(turns, QUEUES / TURN_MAX);
+}
+END_TEST
+
 START_TEST(a_delivery_whose_client_has_gone_comes_back)
 {
     struct queue_record *queue = declare("q");
@@ -299,6 +328,7 @@ add(TCase *tests)
     tcase_add_test(tests, a_metered_consumer_asks_once_and_gets_what_it_has_leave_for);
     tcase_add_test(tests, a_metered_consumer_gives_back_the_leave_that_it_does_not_need);
     tcase_add_test(tests, a_consumer_gets_no_more_than_its_connection_takes);
+    tcase_add_test(tests, what_many_queues_have_to_deliver_at_once_takes_several_turns);
     tcase_add_test(tests, a_delivery_whose_client_has_gone_comes_back);
 }
 
