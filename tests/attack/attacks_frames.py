@@ -156,6 +156,23 @@ def a_megabyte_of_the_smallest_frames(s):
 
 
 @attack
+def whatever_comes_after_a_close_is_not_looked_at(s):
+    """Neither what a client says behind its own close, nor behind a mistake for which it is closed."""
+    rubbish = (wire.publish_frames(1, "", "after", b"m") + wire.method_frame(1, "queue.declare",
+                                                                              queue="after")
+               + b"\xff" * 1000 + wire.HEARTBEAT)
+    mistake = wire.method_frame(1, "basic.publish", exchange="", immediate=True) \
+        + wire.header_frame(1, 0)
+    for end in (wire.method_frame(0, "connection.close"), mistake):
+        for _ in range(50):
+            channel = s.channel()
+            channel.connection.send(end + rubbish)
+            until_closed(channel.connection)
+    s.channel().refuses("queue.declare", 404, "no queue 'after' in vhost '/'", queue="after",
+                        passive=True)
+
+
+@attack
 def conversations_with_errors_in_them(s):
     """Octets changed, lost and doubled anywhere in the frames of an ordinary client."""
     chance = random.Random(5672)

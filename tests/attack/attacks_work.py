@@ -79,10 +79,32 @@ def ten_thousand_channels(s):
 
 
 @attack
-def twenty_thousand_queues_come_and_go(s):
+def two_thousand_channels_on_each_of_two_hundred_connections(s):
+    """Half of them gone in order, half of them cut off."""
+    before = s.rss()
+    opening = b"".join(wire.method_frame(n, "channel.open") for n in range(1, 2048))
+    opened = wire.method_frame(2047, "channel.open-ok")
+    connections = [s.connect() for _ in range(200)]
+    for connection in connections:
+        connection.send(opening)
+    for connection in connections:
+        while not connection.buffer.endswith(opened):
+            if not connection.read_bytes():
+                raise Failure("the broker closed the socket")
+        connection.buffer.clear()
+    count = 200 * 2047
+    s.say(f"{count} channels, {(s.rss() - before) / count:.0f} bytes each")
+    for n, connection in enumerate(connections):
+        connection.close() if n % 2 else vanish(connection)
+    s.connections.clear()
+    s.channel().sync()
+
+
+@attack
+def a_hundred_thousand_queues_come_and_go(s):
     connection = s.connect()
     channel = connection.channel()
-    count = 20_000
+    count = 100_000
     connection.send(b"".join(wire.method_frame(1, "queue.declare", queue=f"many-{n}", no_wait=True)
                              for n in range(count)))
     channel.declare(f"many-{count - 1}")
@@ -94,10 +116,10 @@ def twenty_thousand_queues_come_and_go(s):
 
 
 @attack
-def two_hundred_thousand_bindings_go_with_their_queue(s):
+def a_million_bindings_go_with_their_queue(s):
     channel = s.channel()
     queue = s.queue(channel)
-    count = 200_000
+    count = MILLION
     channel.connection.socket.settimeout(60)
     for begin in range(0, count, 10_000):
         channel.connection.socket.sendall(b"".join(
@@ -177,6 +199,79 @@ def a_queue_is_deleted_while_confirms_are_owed(s):
                                                     mandatory=True) * 2000)
         other.call("queue.delete", queue=queue)
         channel.all_confirmed(2000)
+
+
+@attack
+def a_queue_is_purged_while_it_is_published_to_and_consumed(s):
+    """Each message is confirmed, and then consumed or purged, and not both."""
+    publisher, consumer, purger = s.channel(), s.channel(), s.channel()
+    queue, count, consumed, purged = s.queue(publisher, durable=True), 20_000, 0, 0
+    publisher.select()
+    consumer.call("basic.qos", prefetch_count=10)
+    consumer.consume(queue)
+    for begin in range(0, count, 1000):
+        publisher.connection.send(b"".join(
+            wire.publish_frames(1, "", queue, str(n), {"delivery_mode": 2})
+            for n in range(begin, begin + 1000)))
+        purged += purger.call("queue.purge", queue=queue).message_count
+        consumed += consume_what_has_come(consumer)
+    publisher.all_confirmed(count)
+    consumed += consume_what_has_come(consumer)
+    consumer.call("channel.close")  # what it has not acknowledged comes back
+    while consumed + purged < count:
+        purged += purger.call("queue.purge", queue=queue).message_count
+    check_equal("consumed and purged", consumed + purged, count)
+    s.say(f"{consumed} consumed, {purged} purged")
+
+
+def consume_what_has_come(channel):
+    connection, count = channel.connection, 0
+    while select.select([connection.socket], [], [], 0)[0] and connection.read_bytes():
+        while connection.has_frame():
+            connection.pump()
+        while connection.inbox(1):
+            channel.ack(connection.inbox(1).popleft().delivery_tag)
+            count += 1
+    return count
+
+
+@attack
+def a_priority_queue_is_flooded_with_one_priority(s):
+    """What is more urgent comes first all the while, and what is less when all else is gone."""
+    publisher, consumer = s.channel(), s.channel()
+    queue, count = s.queue(publisher, arguments={"x-max-priority": 255}), 100_000
+    publisher.publish(queue, "last", priority=1)
+    publisher.connection.send(wire.publish_frames(1, "", queue, b"m", {"priority": 7}) * count)
+    publisher.publish(queue, "first", priority=255)
+    publisher.holds(queue, count + 2)
+    consumer.consume(queue, no_ack=True)
+    check_equal("first", consumer.expect("basic.deliver").body, b"first")
+    for _ in range(count):
+        consumer.expect("basic.deliver", body=b"m")
+    check_equal("last", consumer.expect("basic.deliver").body, b"last")
+
+
+@attack
+def a_thousand_consumers_of_a_queue_die_at_once(s):
+    """Each holds messages; another one gets all of them, in their order."""
+    channel = s.channel()
+    queue = s.queue(channel)
+    channel.publish_all(queue, map(str, range(5000)))
+    consumers = [s.channel() for _ in range(1000)]
+    for consumer in consumers:
+        consumer.call("basic.qos", prefetch_count=5)
+        consumer.consume(queue)
+    for consumer in consumers:
+        for _ in range(5):
+            consumer.expect("basic.deliver")
+    channel.holds(queue, 0, 1000)
+    for consumer in consumers:
+        vanish(consumer.connection)
+        s.connections.remove(consumer.connection)
+    channel.holds(queue, 5000, 0)
+    channel.consume(queue, no_ack=True)
+    for n in range(5000):
+        check_equal("body", channel.expect("basic.deliver").body, b"%d" % n)
 
 
 @attack
