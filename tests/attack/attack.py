@@ -21,7 +21,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "conformance"))
 
 import harness  # noqa: E402  (found through the line above)
-import slow_disk  # noqa: E402
 from client import Failure  # noqa: E402
 from harness import Skip  # noqa: E402
 
@@ -30,20 +29,20 @@ ATTACKS = []
 
 
 class Entry:
-    def __init__(self, run, config, bystander, descriptors, disk_rate, seconds):
+    def __init__(self, run, config, bystander, descriptors, environment, seconds):
         self.name, self.run, self.config, self.bystander = run.__name__, run, config, bystander
-        self.descriptors, self.disk_rate = descriptors, disk_rate
+        self.descriptors, self.environment = descriptors, environment
         self.is_long, self.seconds = seconds > TIME_LIMIT, seconds
 
 
-def attack(function=None, *, config="", bystander="publish", descriptors=None, disk_rate=None,
+def attack(function=None, *, config="", bystander="publish", descriptors=None, environment=None,
            seconds=TIME_LIMIT):
     """Marks an attack. config is the broker's; bystander is its mode, or None where the attack is
     on the bystander's own ground or starts its own; descriptors: so many are the broker's limit, if
-    the machine lets it have them; disk_rate: bytes that its disk takes in a second. One of more
-    seconds than usual mostly waits, and is made beside the others."""
+    the machine lets it have them; environment says what variables it is started with, given a folder
+    for files. One of more seconds than usual mostly waits, and is made beside the others."""
     def register(function):
-        ATTACKS.append(Entry(function, config, bystander, descriptors, disk_rate, seconds))
+        ATTACKS.append(Entry(function, config, bystander, descriptors, environment, seconds))
         return function
     return register if function is None else register(function)
 
@@ -56,15 +55,13 @@ def is_sanitized(path):
 
 
 class Whippetd(harness.Whippetd):
-    """The same broker with its log in a file, and perhaps few descriptors or a slow disk."""
+    """The same broker with its log in a file, and perhaps few descriptors and a machine of its own."""
 
-    def __init__(self, path, threads, config, descriptors, disk_rate):
+    def __init__(self, path, threads, config, descriptors, environment):
         super().__init__(path, threads, config)
         self.descriptors, self.is_sanitized = descriptors, is_sanitized(path)
         self.log_name = os.path.join(self.folder.name, "log")
-        self.environment = dict(os.environ)
-        if disk_rate:
-            self.environment |= slow_disk.environment(self.folder.name, DISK_RATE=disk_rate)
+        self.environment = os.environ | (environment(self.folder.name) if environment else {})
 
     def limit(self):
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -216,7 +213,7 @@ def told(name, result):
 def run_one(entry, path, threads, longest_wait):
     """-> None, or in words what went wrong. Skip is passed on."""
     broker = reason = None
-    whippetd = Whippetd(path, threads, entry.config or None, entry.descriptors, entry.disk_rate)
+    whippetd = Whippetd(path, threads, entry.config or None, entry.descriptors, entry.environment)
     try:
         broker = Attack(whippetd, entry.seconds)
         bystander = broker.bystander(entry.bystander) if entry.bystander else None

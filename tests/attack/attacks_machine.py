@@ -3,10 +3,12 @@ import os
 import select
 import signal
 import socket
+import struct
 import threading
 import time
 
 import amqp_wire as wire
+import preload
 from attack import attack
 from client import Connection, Failure, check_equal
 
@@ -78,6 +80,45 @@ def messages_whose_time_ran_out_while_the_process_was_stopped_are_gone(s):
     os.kill(s.pid, signal.SIGCONT)
     check_equal("message", channel.get(queue), None)
     channel.holds(queue, 0)
+
+
+CLOCK_FILE = "clock"
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def moving_clock(folder):
+    name = os.path.join(folder, CLOCK_FILE)
+    set_clock(name, 0)
+    return preload.environment(folder, os.path.join(HERE, "moving_clock.c"), CLOCK_OFFSET=name)
+
+
+def set_clock(name, seconds):
+    """The wall clock of the broker that has this file is wrong by so much from now on."""
+    with open(name, "r+b" if os.path.exists(name) else "wb") as file:
+        file.write(struct.pack("=q", seconds))
+
+
+@attack(environment=moving_clock)
+def the_wall_clock_is_set_by_hours_to_and_fro(s):
+    """Times to live and heartbeats are of the other clock; the log has the new time."""
+    name = os.path.join(s.whippetd.folder.name, CLOCK_FILE)
+    lasting, brief = s.channel(heartbeat=10), s.channel(heartbeat=10)
+    long_queue = s.queue(lasting, durable=True, arguments={"x-message-ttl": 600_000})
+    short_queue = s.queue(brief, arguments={"x-message-ttl": 500})
+    lasting.select()
+    for hour in (6, -6, 1000, 0):
+        lasting.publish_confirmed(long_queue, str(hour), delivery_mode=2)
+        brief.publish(short_queue, "m")
+        set_clock(name, hour * 3600)
+        s.connect().close()
+        brief.holds(short_queue, 0)
+        for channel in (lasting, brief):
+            channel.sync()
+    lasting.got(long_queue, "6")
+    lasting.holds(long_queue, 3)
+    day = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 1000 * 3600))
+    if day not in s.log():
+        raise Failure(f"the broker's log has no line of {day}: its clock was not set")
 
 
 class Relay:

@@ -4,6 +4,7 @@ import threading
 import time
 
 import amqp_wire as wire
+import preload
 from attack import attack, told, vanish
 from client import ChannelClosed, Failure, check_equal
 from harness import Skip
@@ -253,11 +254,15 @@ class Publisher:
             self.confirmed = method.delivery_tag
 
 
+def slow_disk(folder):
+    return preload.environment(folder, preload.SLOW_DISK, DISK_RATE=DISK_RATE)
+
+
 def body_of(number):
     return b"%020d" % number + bytes(Publisher.SIZE - 20)
 
 
-@attack(config="limits: {memory: 128MiB}", bystander=None, disk_rate=DISK_RATE, seconds=300)
+@attack(config="limits: {memory: 128MiB}", bystander=None, environment=slow_disk, seconds=300)
 def a_publisher_that_is_ten_times_faster_than_the_disk_for_a_minute(s):
     """Memory stays near its limit all the while, others' messages come through, also to that disk,
     and after a crash all that was confirmed is there, in its order."""

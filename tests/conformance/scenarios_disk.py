@@ -6,7 +6,7 @@ import sqlite3
 import struct
 import subprocess
 
-import slow_disk
+import preload
 from client import ConnectionClosed, Failure, check_equal
 from harness import Skip, TIME_LIMIT, scenario
 
@@ -63,8 +63,8 @@ class SlowDisk:
     def __init__(self, s):
         folder = s.whippetd.folder.name
         self.hold_file, self.fail_file = (os.path.join(folder, name) for name in ("hold", "fail"))
-        variables = slow_disk.environment(folder, DISK_HOLD=self.hold_file,
-                                          DISK_FAIL=self.fail_file)
+        variables = preload.environment(folder, preload.SLOW_DISK, DISK_HOLD=self.hold_file,
+                                        DISK_FAIL=self.fail_file)
         self.prefix = ["env", *(f"{name}={value}" for name, value in variables.items())]
         self.said = start_with(s, *self.prefix)
         self.length = len(self.prefix) + 4
