@@ -5,7 +5,7 @@
 #include <pthread.h>
 
 #include "auth/access.h"
-#include "auth/pattern.h"
+#include "base/pattern.h"
 #include "base/map.h"
 
 /* The expressions of a user for a vhost, or for a topic exchange in it. Never changed; shared by

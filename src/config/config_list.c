@@ -6,7 +6,7 @@
 
 #include "auth/access.h"
 #include "auth/password.h"
-#include "auth/pattern.h"
+#include "base/pattern.h"
 #include "config/config_reader.h"
 
 /* --- The tables ------------------------------------------------------------------------------- */

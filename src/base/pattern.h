@@ -1,11 +1,11 @@
-/* Regular expressions of permissions: PCRE2, the dialect of RabbitMQ's.
+/* Regular expressions of permissions and policies: PCRE2, the dialect of RabbitMQ's.
  *
  * An expression is compiled once and matches anywhere in a name, as RabbitMQ's do ("^a" and "a$"
  * anchor it). The empty expression matches the empty name only. Names are bytes, not characters.
  * An expression comes from an operator and a name from a client, so the work of one match is
  * bounded: an expression that would backtrack for long does not match. */
-#ifndef AUTH_PATTERN_H
-#define AUTH_PATTERN_H
+#ifndef BASE_PATTERN_H
+#define BASE_PATTERN_H
 
 #include <stdbool.h>
 

@@ -1,5 +1,5 @@
-/* Regular expressions of permissions: see the header. */
-#include "auth/pattern.h"
+/* Regular expressions: see the header. */
+#include "base/pattern.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,7 +93,7 @@ tell_given_up(struct slice subject, int code)
 {
     static _Thread_local struct log_rate rate = LOG_RATE(5, 10000);
     if (log_rate_allows(&rate, clock_monotonic_ms()))
-        log_warn("the expression of a permission was given up: it needs too much work",
+        log_warn("a regular expression was given up: it needs too much work",
                  LOG_SLICE("name", subject), LOG_INT("code", code),
                  LOG_UINT("suppressed", log_rate_suppressed(&rate)));
 }
