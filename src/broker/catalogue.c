@@ -290,6 +290,8 @@ vhost_unref(struct vhost *vhost)
         return;
     map_fini(&vhost->exchanges);
     map_fini(&vhost->queues);
+    for (int i = 0; i < POLICY_KINDS; i++)
+        policy_list_fini(&vhost->policies[i]);
     free((char *)vhost->name.data);
     free(vhost);
 }
@@ -366,6 +368,8 @@ queue_record_new(struct catalogue *catalogue, struct vhost *vhost,
     record->exclusive = declaration->exclusive;
     record->auto_delete = declaration->auto_delete;
     record->options = *options;
+    record->overflow = options->overflow;
+    record->consumer_timeout_ms = options->consumer_timeout_ms;
     list_init(&record->bindings);
     if (record->name.data == NULL || record->arguments.data == NULL) {
         queue_record_free(record);
@@ -418,6 +422,7 @@ queue_record_free(struct queue_record *record)
 {
     free((char *)record->name.data);
     free((char *)record->arguments.data);
+    policies_release(record->policies);
     vhost_unref(record->vhost);
     record->magic = 0;
     free(record);

@@ -30,12 +30,26 @@
 
 struct catalogue;
 struct exchange;
+struct policy;
 struct vhost;
+
+/* The two sets of policies of a vhost (broker/policy.h). */
+enum policy_kind { POLICY_PLAIN, POLICY_OPERATOR, POLICY_KINDS };
+
+/* What a policy is for. */
+enum policy_target {
+    POLICY_ALL,
+    POLICY_EXCHANGES,
+    POLICY_QUEUES,
+    POLICY_CLASSIC_QUEUES,
+    POLICY_QUORUM_QUEUES,
+    POLICY_TARGETS, /* their number */
+};
 
 /* --- Queues in the directory ------------------------------------------------------------------ */
 
-/* A queue as the catalogue knows it. Everything but the bindings and the statistics is constant
- * from insertion to removal. */
+/* A queue as the catalogue knows it. Everything but the bindings, what policies say, and the
+ * statistics is constant from insertion to removal. */
 struct queue_record {
     uint32_t magic;
     uint64_t id; /* never reused, also not after a restart */
@@ -45,9 +59,14 @@ struct queue_record {
     struct ref owner;             /* the connection that has it exclusively; else REF_NONE */
     bool durable, exclusive, auto_delete;
     bool is_internal;             /* not found by name: the store of a delayed exchange */
-    struct queue_options options; /* its slices point into arguments */
-    struct list bindings;         /* of struct binding, by destination */
-    uint64_t mark;                /* the last routing that reached it */
+    struct queue_options options; /* what its arguments say; slices point into arguments */
+    /* Which apply, each referenced or NULL; and what holds with them, where not only the queue's
+     * own shard wants to know (what that goes by is the queue's `options`). */
+    struct policy *policies[POLICY_KINDS];
+    enum queue_overflow overflow;
+    int64_t consumer_timeout_ms;
+    struct list bindings; /* of struct binding, by destination */
+    uint64_t mark;        /* the last routing that reached it */
     /* Written by the queue's shard, read by whoever wants to know. */
     _Atomic uint64_t ready, unacknowledged, consumers;
 };
@@ -78,21 +97,29 @@ enum catalogue_event_type {
     CATALOGUE_QUEUE_REMOVED,
     CATALOGUE_BINDING_ADDED,
     CATALOGUE_BINDING_REMOVED,
+    CATALOGUE_POLICY_SET, /* made, or replaced */
+    CATALOGUE_POLICY_REMOVED,
 };
 
-/* A change of something durable (a binding is durable when both its ends are). Slices are borrowed
- * for the call. */
+/* A change of something durable (a binding is durable when both its ends are; a policy, when it is
+ * not the configuration file's). A vhost that is removed takes all that is in it along. Slices are
+ * borrowed for the call. */
 struct catalogue_event {
     enum catalogue_event_type type;
     struct slice vhost;
     uint64_t queue_id; /* of a queue, or of a delayed exchange's store */
-    struct slice name; /* of the exchange or queue; the source of a binding */
+    struct slice name; /* of the exchange, queue or policy; the source of a binding */
     struct slice kind; /* exchange type */
     bool auto_delete, internal;
     struct slice arguments;
     struct slice destination; /* of a binding */
     bool destination_is_exchange;
     struct slice routing_key;
+    /* Of a policy, whose definition is in `arguments`. */
+    bool is_operator;
+    struct slice pattern;
+    enum policy_target target;
+    int32_t priority;
 };
 
 struct catalogue_observer {

@@ -88,16 +88,12 @@ check_text(const struct exchange *exchange, const char *argument, const struct a
 }
 
 static int
-read_alternate(struct exchange *exchange, struct amqp_error *error)
+check_alternate(const struct exchange *exchange, struct amqp_error *error)
 {
     struct amqp_value value;
     if (!amqp_table_find(exchange->arguments, SLICE("alternate-exchange"), &value))
         return 0;
-    if (check_text(exchange, "alternate-exchange", &value, error) != 0)
-        return -1;
-    exchange->has_alternate = true;
-    exchange->alternate = value.bytes;
-    return 0;
+    return check_text(exchange, "alternate-exchange", &value, error);
 }
 
 /* They become the exchange and the key of messages, which travel as short strings. */
@@ -131,6 +127,7 @@ release(struct exchange *exchange)
     if (exchange->type != NULL && exchange->type->free != NULL)
         exchange->type->free(exchange);
     deduplication_free(exchange->deduplication);
+    policies_release(exchange->policies);
     map_fini(&exchange->binding_index);
     free((char *)exchange->name.data);
     free((char *)exchange->arguments.data);
@@ -168,7 +165,7 @@ exchange_new(struct vhost *vhost, const struct exchange_declaration *declaration
                     && exchange->type_name.data != NULL;
     if (!is_whole)
         (void)out_of_memory(error);
-    if (!is_whole || read_type(exchange, error) != 0 || read_alternate(exchange, error) != 0
+    if (!is_whole || read_type(exchange, error) != 0 || check_alternate(exchange, error) != 0
         || check_dead_letter_route(exchange, error) != 0) {
         release(exchange);
         return NULL;
@@ -178,6 +175,7 @@ exchange_new(struct vhost *vhost, const struct exchange_declaration *declaration
         release(exchange);
         return NULL;
     }
+    exchange_take_policies(exchange);
     return exchange;
 }
 

@@ -6,6 +6,7 @@
 #include "base/random.h"
 #include "broker/catalogue.h"
 #include "broker/deduplication.h"
+#include "broker/policy_internal.h"
 
 struct binding;
 struct topic_node;
@@ -40,6 +41,7 @@ struct vhost {
     struct slice name;
     struct map exchanges;
     struct map queues; /* of struct queue_record, by name */
+    struct policy_list policies[POLICY_KINDS];
     uint32_t bindings;
     _Atomic uint32_t consumers;
 };
@@ -87,8 +89,9 @@ struct exchange {
     bool is_doomed; /* will be deleted with another one */
     struct exchange *doomed_next;
     bool gives_dead_letter_route;
+    struct policy *policies[POLICY_KINDS]; /* which apply, each referenced or NULL */
     bool has_alternate;
-    struct slice alternate;   /* points into arguments */
+    struct slice alternate;   /* points into arguments, or into a policy's definition */
     struct list bindings;     /* from here, oldest first */
     struct list incoming;     /* exchange-to-exchange bindings to here */
     struct map binding_index; /* by identity */

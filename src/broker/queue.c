@@ -315,6 +315,8 @@ queue_receive(struct shard *shard, const struct mail *mail)
     case MAIL_DELETE:
         queue_delete_on_request(queue, mail);
         break;
+    case MAIL_POLICY:
+        break;
     default:
         abort(); /* mail for clients is not for us, and nobody may miss it */
     }

@@ -55,7 +55,7 @@ struct argument {
     const char *noun;      /* `"unsupported <noun> '...'"` is RabbitMQ's text for a wrong value */
     const char *complaint; /* else its word for a wrong string */
     size_t offset, size;   /* the member of struct queue_options; size 0: checked, not kept */
-    size_t given_offset;   /* of the bool that says it is there; names only */
+    size_t given_offset;   /* of the bool that says it is there; 0: there is none */
     unsigned types;        /* on which queue types it is not refused */
     bool compared;         /* takes part in the check of a redeclaration */
 };
@@ -117,7 +117,8 @@ static const struct argument arguments[] = {
     {SLICE("x-max-priority"), read_integer, .maximum = 255, MEMBER(max_priority),
      .types = ON_CLASSIC, .compared = true},
     {SLICE("x-overflow"), read_word, .words = overflows, .complaint = "invalid_overflow",
-     MEMBER(overflow), .types = ON_ALL, .compared = true},
+     MEMBER(overflow), .given_offset = offsetof(struct queue_options, has_overflow),
+     .types = ON_ALL, .compared = true},
     {SLICE("x-queue-mode"), read_word, .words = queue_modes, .noun = "queue mode",
      .types = ON_CLASSIC, .compared = true},
     {SLICE("x-queue-version"), read_integer, .minimum = 1, .maximum = 2, .noun = "queue version",
@@ -135,7 +136,8 @@ static const struct argument arguments[] = {
     {SLICE("x-queue-master-locator"), read_text, .types = ON_CLASSIC, .compared = true},
     /* -1 is "unlimited", which is what OPTION_NONE stands for. */
     {SLICE("x-delivery-limit"), read_integer, .minimum = OPTION_NONE, .maximum = INT64_MAX,
-     MEMBER(delivery_limit), .types = ON_ALL, .compared = true},
+     MEMBER(delivery_limit), .given_offset = offsetof(struct queue_options, has_delivery_limit),
+     .types = ON_ALL, .compared = true},
     /* RabbitMQ 3.10 knows neither of the next two and so compares neither. */
     {SLICE("x-consumer-timeout"), read_integer, .maximum = DURATION_MAX_MS,
      MEMBER(consumer_timeout_ms), .types = ON_ALL},
@@ -305,7 +307,6 @@ read_name(const struct reading *reading, const struct argument *argument,
         return -1;
     }
     memcpy(options + argument->offset, &value->bytes, sizeof(value->bytes));
-    *(bool *)(options + argument->given_offset) = true;
     return 0;
 }
 
@@ -418,7 +419,11 @@ read_row(const struct reading *reading, const struct given_arguments *given, siz
 
     if (!given->is_given[row] || argument->read == NULL)
         return 0;
-    return argument->read(reading, argument, &given->values[row]);
+    if (argument->read(reading, argument, &given->values[row]) < 0)
+        return -1;
+    if (argument->given_offset != 0)
+        *(bool *)((char *)reading->options + argument->given_offset) = true;
+    return 0;
 }
 
 static int
@@ -497,7 +502,7 @@ queue_options_parse(struct queue_options *options, const struct queue_declaratio
     if (options->type == QUEUE_QUORUM) {
         if (check_quorum_properties(&reading) < 0)
             return -1;
-        if (find_argument(&given, "x-delivery-limit") == NULL)
+        if (!options->has_delivery_limit)
             options->delivery_limit = QUORUM_DELIVERY_LIMIT;
     }
     return 0;

@@ -32,6 +32,8 @@ struct queue_options {
     int16_t max_priority; /* OPTION_NONE: not a priority queue */
     bool single_active_consumer;
     bool deduplicates;
+    /* Whether the argument was given, where its value does not tell. */
+    bool has_overflow, has_delivery_limit;
     bool has_dead_letter_exchange, has_dead_letter_routing_key;
     /* Borrowed from the arguments table that was parsed. */
     struct slice dead_letter_exchange, dead_letter_routing_key;

@@ -55,7 +55,7 @@ router_add_queue(struct router *router, struct queue_record *record, uint32_t de
         }
         route->durable_ids[at] = record->id;
     }
-    bool may_reject = record->options.overflow != OVERFLOW_DROP_HEAD;
+    bool may_reject = record->overflow != OVERFLOW_DROP_HEAD;
     route->may_reject_count += may_reject;
     route->targets[route->count++] = (struct route_target){
         .queue = record->queue,

@@ -37,6 +37,7 @@ enum mail_type {
     MAIL_COUNT,       /* answered by MAIL_REPLY; counts as use of the queue */
     MAIL_PURGE,       /* answered by MAIL_REPLY */
     MAIL_DELETE,
+    MAIL_POLICY, /* other policies apply: it looks at what holds now. Not answered */
     /* To a client. `from` is the queue. */
     MAIL_DELIVER, /* a reference to the message goes with it */
     MAIL_REPLY,

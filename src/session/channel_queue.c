@@ -103,7 +103,7 @@ channel_find_queue(struct channel *channel, struct slice *name, struct found_que
             .ref = record->queue,
             .id = record->id,
             .type = record->options.type,
-            .consumer_timeout_ms = record->options.consumer_timeout_ms,
+            .consumer_timeout_ms = record->consumer_timeout_ms,
             .durable = record->durable,
         };
     }
