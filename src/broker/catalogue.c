@@ -390,9 +390,6 @@ queue_record_insert(struct catalogue *catalogue, struct queue_record *record)
     int status = record->is_internal ? 0 : map_insert(&record->vhost->queues, record);
     if (status != 0)
         return status;
-    if (record->options.max_length_bytes < 0 && !record->is_internal
-        && catalogue->limits.queue_length_bytes > 0)
-        record->options.max_length_bytes = (int64_t)catalogue->limits.queue_length_bytes;
     catalogue_changed(catalogue);
     if (record->durable) {
         struct catalogue_event event = queue_event(record, CATALOGUE_QUEUE_ADDED);

@@ -118,7 +118,7 @@ int
 departure_add(struct queue *queue, struct message *message, uint64_t id,
               enum departure_reason reason, struct ref settler)
 {
-    const struct queue_options *options = &queue->record->options;
+    const struct queue_options *options = &queue->options;
     if (reason == DEPARTS_DELAY_OVER)
         return depart(queue, message, id, reason, settler, queue->record->name, NULL);
     if (options->has_dead_letter_exchange)

@@ -64,6 +64,7 @@ struct lane {
     uint64_t ready;
     uint64_t live;              /* ready or unacknowledged */
     int64_t latest_deadline_ms; /* of the messages that came in order of their deadlines */
+    uint64_t retimed;           /* deadlines of entries before it are not up to date */
 };
 
 void lane_init(struct lane *lane);

@@ -32,6 +32,8 @@ struct message {
     uint32_t prefix_size; /* both short strings with their length octets */
     uint8_t flags;
     uint8_t priority;
+    uint16_t published_high; /* when it was published, by message_published_ms */
+    uint32_t published_low;
     int64_t expiration_ms; /* the expiration property, or MESSAGE_NO_EXPIRATION */
     char data[];           /* prefix, properties (flags and values), body */
 };
@@ -50,7 +52,7 @@ struct message_parts {
  * NULL when memory ran out. */
 struct message *message_new(const struct message_parts *parts);
 
-/* A copy, not known to the journal. NULL: out of memory. */
+/* A copy, not known to the journal and not published yet. NULL: out of memory. */
 struct message *message_copy(const struct message *message);
 
 /* A copy with other exchange, routing key and properties but the same body. NULL: out of memory. */
@@ -69,6 +71,23 @@ message_ref_many(struct message *message, uint32_t n)
 {
     if (n > 0)
         atomic_fetch_add_explicit(&message->references, n, memory_order_relaxed);
+}
+
+/* When it was published, by the monotonic clock; of one that was read again after a restart perhaps
+ * a negative time. 48 bits, which is what room there is: enough for 4000 years. */
+static inline int64_t
+message_published_ms(const struct message *message)
+{
+    uint64_t bits = (uint64_t)message->published_high << 32 | message->published_low;
+    return (int64_t)(bits << 16) >> 16;
+}
+
+/* While nobody else sees the message. */
+static inline void
+message_set_published(struct message *message, int64_t monotonic_ms)
+{
+    message->published_high = (uint16_t)((uint64_t)monotonic_ms >> 32);
+    message->published_low = (uint32_t)monotonic_ms;
 }
 
 void message_free(struct message *message);

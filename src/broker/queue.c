@@ -13,7 +13,7 @@
 static bool
 is_over(const struct queue *queue, uint64_t messages, uint64_t bytes)
 {
-    const struct queue_options *options = &queue->record->options;
+    const struct queue_options *options = &queue->options;
     return (options->max_length >= 0 && messages > (uint64_t)options->max_length)
            || (options->max_length_bytes >= 0 && bytes > (uint64_t)options->max_length_bytes);
 }
@@ -21,52 +21,91 @@ is_over(const struct queue *queue, uint64_t messages, uint64_t bytes)
 static bool
 refuses(struct queue *queue, const struct message *message)
 {
-    const struct queue_options *options = &queue->record->options;
+    const struct queue_options *options = &queue->options;
     return options->overflow != OVERFLOW_DROP_HEAD
            && is_over(queue, queue->ready + 1, queue->ready_bytes + message->body_size);
 }
 
-/* A queue that is too long loses its oldest messages; deliveries come first. One that refuses
- * messages rather than lose any keeps what comes back to it, even above its limit. */
-static void
-keep_limit(struct queue *queue)
+/* One that refuses messages rather than lose any keeps what comes back to it, and what was there
+ * before its limit, even above that. */
+static bool
+is_too_long(const struct queue *queue)
 {
-    struct entry *entry;
-    struct lane *lane;
-    uint64_t tag;
-    if (queue->record->options.overflow != OVERFLOW_DROP_HEAD)
-        return;
-    if (is_over(queue, queue->ready, queue->ready_bytes))
-        queue_run(queue);
-    while (is_over(queue, queue->ready, queue->ready_bytes)
-           && (entry = queue_first_ready(queue, &tag, &lane)) != NULL)
-        queue_depart(queue, tag, entry, DEPARTS_MAXLEN);
+    return queue->options.overflow == OVERFLOW_DROP_HEAD
+           && is_over(queue, queue->ready, queue->ready_bytes);
 }
 
+/* Drops the oldest messages, at most so many. */
+static void
+drop_oldest(struct queue *queue, unsigned budget)
+{
+    struct entry *entry = NULL;
+    struct lane *lane;
+    uint64_t tag;
+    while (is_too_long(queue) && budget-- > 0
+           && (entry = queue_first_ready(queue, &tag, &lane)) != NULL)
+        queue_depart(queue, tag, entry, DEPARTS_MAXLEN);
+    /* Without memory to reach any the next message tries again. */
+    queue->is_shrinking = is_too_long(queue) && entry != NULL;
+    if (queue->is_shrinking)
+        queue_make_runnable(queue);
+}
+
+/* Deliveries come first. */
+void
+queue_keep_limit(struct queue *queue)
+{
+    /* It is at it already, and loses one more than it gets. */
+    if (UNLIKELY(queue->is_shrinking)) {
+        drop_oldest(queue, 2);
+        return;
+    }
+    if (!is_too_long(queue))
+        return;
+    queue_run(queue);
+    drop_oldest(queue, QUEUE_PUSH_OUT_AT_ONCE);
+}
+
+bool
+queue_shrink(struct queue *queue)
+{
+    if (LIKELY(!queue->is_shrinking))
+        return false;
+    drop_oldest(queue, QUEUE_RUN_BUDGET);
+    return queue->is_shrinking;
+}
+
+/* When it expires by its own expiration, or leaves the store of a delayed exchange. */
 static int64_t
-deadline_for(const struct queue *queue, const struct message *message, uint32_t delay_ms)
+own_deadline(const struct queue *queue, const struct message *message, uint32_t delay_ms)
 {
     int64_t now_ms = queue->shard->now_ms;
     if (delay_ms > 0)
         return now_ms + delay_ms;
-    int64_t ttl_ms = queue->record->options.message_ttl_ms;
-    if (message->expiration_ms != MESSAGE_NO_EXPIRATION
-        && (ttl_ms == OPTION_NONE || message->expiration_ms < ttl_ms))
-        ttl_ms = message->expiration_ms;
-    return ttl_ms == OPTION_NONE ? NEVER : now_ms + ttl_ms;
+    return message->expiration_ms == MESSAGE_NO_EXPIRATION ? NEVER
+                                                           : now_ms + message->expiration_ms;
+}
+
+static int64_t
+deadline_for(const struct queue *queue, int64_t own_deadline_ms, uint32_t delay_ms)
+{
+    int64_t ttl_ms = queue->options.message_ttl_ms;
+    if (ttl_ms == OPTION_NONE || delay_ms > 0 || queue->shard->now_ms + ttl_ms >= own_deadline_ms)
+        return own_deadline_ms;
+    return queue->shard->now_ms + ttl_ms;
 }
 
 int
-queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, bool is_dead_letter)
+queue_publish(struct queue *queue, struct message *message, const struct queue_arrival *arrival)
 {
-    const struct queue_options *options = &queue->record->options;
+    const struct queue_options *options = &queue->options;
     bool is_limited = options->max_length >= 0 || options->max_length_bytes >= 0;
-    if (is_dead_letter && !dead_letter_may_enter(message, queue->record->name)) {
+    if (arrival->is_dead_letter && !dead_letter_may_enter(message, queue->record->name)) {
         queue_settle_message(queue, message);
         message_unref(message);
         return 0;
     }
-    if (is_limited && refuses(queue, message)) {
+    if (is_limited && arrival->may_refuse && refuses(queue, message)) {
         queue_run(queue);
         if (refuses(queue, message)) {
             bool goes_on = false;
@@ -83,14 +122,15 @@ queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, b
         message_unref(message);
         return 0;
     }
-    int64_t deadline_ms = deadline_for(queue, message, delay_ms);
-    if (queue_enter(queue, message, deadline_ms) != 0) {
+    int64_t own_deadline_ms = own_deadline(queue, message, arrival->delay_ms);
+    int64_t deadline_ms = deadline_for(queue, own_deadline_ms, arrival->delay_ms);
+    if (queue_enter(queue, message, deadline_ms, own_deadline_ms) != 0) {
         queue_forget_identifier(queue, message);
         message_unref(message);
         return -ENOMEM;
     }
     if (is_limited)
-        keep_limit(queue);
+        queue_keep_limit(queue);
     if (deadline_ms == queue->shard->now_ms) /* a time to live of 0: to a ready consumer, or gone */
         queue_run(queue);
     return 0;
@@ -99,7 +139,7 @@ queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms, b
 static void
 requeue(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
 {
-    int64_t limit = queue->record->options.delivery_limit;
+    int64_t limit = queue->options.delivery_limit;
     if (entry->delivery_count < UINT16_MAX)
         entry->delivery_count++;
     if (queue->record->durable && entry->id != 0)
@@ -117,9 +157,9 @@ requeue(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entr
     uint16_t priority = (uint16_t)(tag >> TAG_SEQUENCE_BITS);
     if (priority > queue->highest_lane)
         queue->highest_lane = priority;
-    if (entry->deadline_ms != NEVER) {
+    if (queue_update_deadline(queue, tag, lane, entry) && entry->deadline_ms != NEVER) {
         if ((entry->flags & ENTRY_IN_EXPIRY_HEAP) == 0)
-            queue_expiry_push(queue, tag, entry);
+            queue_expiry_push(queue, tag, entry, entry->deadline_ms);
         queue_arm_expiry(queue, entry->deadline_ms);
     }
 }
@@ -160,7 +200,7 @@ settle(struct queue *queue, const struct mail *mail)
     if (queue->ready > 0)
         queue_make_runnable(queue);
     if (mail->result == SETTLE_REQUEUED)
-        keep_limit(queue);
+        queue_keep_limit(queue);
     queue_publish_statistics(queue);
 }
 
@@ -218,8 +258,10 @@ static void
 receive_message(struct queue *queue, const struct mail *mail)
 {
     uint64_t id = queue_kept_id(queue, mail->publish.message);
-    int status = queue_publish(queue, mail->publish.message, mail->publish.delay_ms,
-                               mail->publish.is_dead_letter);
+    const struct queue_arrival arrival = {.delay_ms = mail->publish.delay_ms,
+                                          .is_dead_letter = mail->publish.is_dead_letter,
+                                          .may_refuse = mail->publish.may_refuse};
+    int status = queue_publish(queue, mail->publish.message, &arrival);
     if (UNLIKELY(status == -ENOMEM)) {
         log_error("out of memory: a message finds no place",
                   LOG_SLICE("queue", queue->record->name), LOG_UINT("message", id));
@@ -316,6 +358,7 @@ queue_receive(struct shard *shard, const struct mail *mail)
         queue_delete_on_request(queue, mail);
         break;
     case MAIL_POLICY:
+        queue_on_policy(queue);
         break;
     default:
         abort(); /* mail for clients is not for us, and nobody may miss it */

@@ -17,6 +17,8 @@ enum {
     QUEUE_MEMORY_KEPT = 4 * 1024 * 1024,
     /* Deliveries of one queue in one go, and expirations: what keeps a turn short. */
     QUEUE_RUN_BUDGET = 1024,
+    /* Messages that one more may push out at once; what is left goes in later turns. */
+    QUEUE_PUSH_OUT_AT_ONCE = 128,
     /* A purge of more messages than this puts them aside and drops them in later turns. */
     QUEUE_PURGE_AT_ONCE = 1024,
 };
@@ -31,6 +33,8 @@ struct queue {
     uint32_t magic;
     struct shard *shard;
     struct queue_record *record;
+    struct queue_options options; /* what holds; slices point into the record's arguments, */
+    struct policy *policies[POLICY_KINDS]; /* or into the definitions of these (references) */
     struct ref ref;
     uint64_t journal_id; /* the record's id, by which the journal knows it */
     uint64_t memory;     /* bytes of messages that it holds in memory */
@@ -51,6 +55,7 @@ struct queue {
     int64_t used_ms;
     struct map *identifiers; /* of the messages, where the queue deduplicates; else NULL */
     bool had_consumer, is_deleted;
+    bool is_shrinking; /* it is longer than it may be, and drops messages turn by turn */
     struct ref origin; /* of what a purge put aside: the queue whose memory it still counts as */
 };
 
@@ -71,19 +76,28 @@ struct subscription {
 /* A tag names a message of a queue: its priority above, its number in the lane below. */
 enum { TAG_SEQUENCE_BITS = 56 };
 
-/* Makes the queue of a record and gives it record->queue; it is not in the directory yet.
- * NULL: out of memory. */
+/* Makes the queue of a record and gives it record->queue; it is not in the directory yet. The
+ * policies of its vhost apply from the start. With the catalogue locked. NULL: out of memory. */
 struct queue *queue_new(struct shard *shard, struct queue_record *record);
 
 /* Deals with mail that is for a queue or a subscription; also when it has gone. */
 void queue_receive(struct shard *shard, const struct mail *mail);
 
+/* How a message comes to the queue: as in MAIL_PUBLISH. */
+struct queue_arrival {
+    uint32_t delay_ms;
+    bool is_dead_letter;
+    /* Where it is false the message has been promised a place: it was routed before the queue began
+     * to refuse any. */
+    bool may_refuse;
+};
+
 /* Takes in a message (one reference is given away): the queue's or the message's time to live, its
  * limits and its rules apply. -EBUSY when it refuses (overflow reject-publish), or 1 when the
  * message goes on as a dead letter then; -ENOMEM when there is no place for it: the journal still
  * has it then, if it had. */
-MUST_CHECK int queue_publish(struct queue *queue, struct message *message, uint32_t delay_ms,
-                             bool is_dead_letter);
+MUST_CHECK int queue_publish(struct queue *queue, struct message *message,
+                             const struct queue_arrival *arrival);
 
 /* The message's id in the journal if it is there for this queue, else 0: a classic queue keeps only
  * persistent messages, though a quorum queue may have had the same one written. */

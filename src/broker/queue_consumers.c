@@ -13,7 +13,7 @@ static bool
 can_receive(const struct subscription *subscription)
 {
     const struct queue *queue = subscription->queue;
-    if (queue->record->options.single_active_consumer && queue->active != subscription)
+    if (queue->options.single_active_consumer && queue->active != subscription)
         return false;
     return subscription->window > 0
            && (subscription->prefetch == 0 || subscription->unsettled < subscription->prefetch)
@@ -57,7 +57,7 @@ queue_subscribe(struct queue *queue, const struct mail *mail)
     struct mail answer = {.reply = {.consumer = mail->subscribe.consumer}};
     if (queue->exclusive != NULL
         || (mail->subscribe.exclusive
-            && (queue->consumer_count > 0 || queue->record->options.single_active_consumer))) {
+            && (queue->consumer_count > 0 || queue->options.single_active_consumer))) {
         queue_reply(queue, mail, QUEUE_EXCLUSIVE_USE, &answer);
         return;
     }
@@ -160,8 +160,7 @@ hand_out(struct queue *queue, struct mail *mail, uint64_t tag, struct lane *lane
     mail->deliver.message = message;
     mail->deliver.tag = tag;
     mail->deliver.queue = queue->ref;
-    mail->deliver.delivery_count =
-        queue->record->options.delivery_limit >= 0 ? entry->delivery_count : 0;
+    mail->deliver.delivery_count = queue->options.delivery_limit >= 0 ? entry->delivery_count : 0;
     mail->deliver.is_redelivered = (entry->flags & ENTRY_REDELIVERED) != 0;
     bool is_remote = mail->to.shard != shard->index;
     shard->work++;
@@ -245,6 +244,7 @@ queue_run(struct queue *queue)
     while (!queue->is_deleted && !list_is_empty(&queue->able)
            && (entry = queue_first_ready(queue, &tag, &lane)) != NULL) {
         if (budget-- == 0) {
+            (void)queue_shrink(queue);
             queue_publish_statistics(queue);
             return true;
         }
@@ -261,10 +261,11 @@ queue_run(struct queue *queue)
         return false;
     if (timer_is_set(&queue->expiry_timer) && queue->expiry_timer.due_ms <= queue->shard->now_ms)
         queue_expire(queue, QUEUE_RUN_BUDGET);
+    bool has_more = queue_shrink(queue);
     if (has_metered(queue))
         settle_leave(queue);
     queue_publish_statistics(queue);
-    return false;
+    return has_more;
 }
 
 void
@@ -272,7 +273,7 @@ queue_get(struct queue *queue, const struct mail *mail)
 {
     queue_use(queue);
     queue_run(queue);
-    if (queue->record->options.single_active_consumer) {
+    if (queue->options.single_active_consumer) {
         queue_reply_counts(queue, mail, QUEUE_SINGLE_ACTIVE, 0);
         return;
     }

@@ -136,7 +136,8 @@ queue_kept_id(const struct queue *queue, const struct message *message)
 
 /* Gives the message a place; takes the reference. */
 int
-queue_enter(struct queue *queue, struct message *message, int64_t deadline_ms)
+queue_enter(struct queue *queue, struct message *message, int64_t deadline_ms,
+            int64_t own_deadline_ms)
 {
     uint64_t tag;
     struct lane *lane;
@@ -149,7 +150,7 @@ queue_enter(struct queue *queue, struct message *message, int64_t deadline_ms)
     entry->body_size = message->body_size;
     queue->ready_bytes += message->body_size;
     more_memory(queue, message);
-    queue_note_deadline(queue, lane, tag, entry);
+    queue_note_deadline(queue, lane, tag, entry, own_deadline_ms);
     page_out(queue, entry);
     return 0;
 }
@@ -254,7 +255,11 @@ queue_first_ready(struct queue *queue, uint64_t *tag, struct lane **lane)
     for (uint16_t i = queue->highest_lane;; i--) {
         struct lane *candidate = queue->lanes[i];
         uint64_t sequence;
-        struct entry *entry = candidate == NULL ? NULL : lane_first_ready(candidate, &sequence);
+        struct entry *entry;
+        do
+            entry = candidate == NULL ? NULL : lane_first_ready(candidate, &sequence);
+        while (entry != NULL
+               && !queue_update_deadline(queue, queue_tag(i, sequence), candidate, entry));
         if (entry != NULL) {
             queue->highest_lane = i;
             *lane = candidate;

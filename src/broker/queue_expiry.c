@@ -69,7 +69,7 @@ queue_arm_expiry(struct queue *queue, int64_t deadline_ms)
 
 /* An entry that cannot be noted for lack of memory expires when it reaches the head. */
 void
-queue_expiry_push(struct queue *queue, uint64_t tag, struct entry *entry)
+queue_expiry_push(struct queue *queue, uint64_t tag, struct entry *entry, int64_t deadline_ms)
 {
     if (queue->expiry_count > 2 * queue->ready + 1024)
         expiry_sweep(queue);
@@ -83,7 +83,7 @@ queue_expiry_push(struct queue *queue, uint64_t tag, struct entry *entry)
     }
     size_t i = queue->expiry_count++;
     struct expiry *heap = queue->expiries;
-    struct expiry item = {entry->deadline_ms, tag};
+    struct expiry item = {deadline_ms, tag};
     for (; i > 0 && heap[(i - 1) / 2].deadline_ms > item.deadline_ms; i = (i - 1) / 2)
         heap[i] = heap[(i - 1) / 2];
     heap[i] = item;
@@ -91,15 +91,58 @@ queue_expiry_push(struct queue *queue, uint64_t tag, struct entry *entry)
 }
 
 void
-queue_note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct entry *entry)
+queue_note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct entry *entry,
+                    int64_t own_deadline_ms)
 {
     if (entry->deadline_ms >= lane->latest_deadline_ms)
         lane->latest_deadline_ms = entry->deadline_ms;
     else
-        queue_expiry_push(queue, tag, entry);
+        queue_expiry_push(queue, tag, entry, entry->deadline_ms);
+    /* In the order that a policy's message-ttl makes its own expiration may stand by chance. When
+     * the policy goes, that order does. */
+    if (UNLIKELY(own_deadline_ms != NEVER
+                 && queue->options.message_ttl_ms != queue->record->options.message_ttl_ms)
+        && (entry->flags & ENTRY_IN_EXPIRY_HEAP) == 0)
+        queue_expiry_push(queue, tag, entry, own_deadline_ms);
     if (entry->deadline_ms != NEVER)
         queue_arm_expiry(queue, entry->deadline_ms);
 }
+
+/* --- Another message-ttl ---------------------------------------------------------------------- */
+
+/* All messages of a lane came in the order of their publication, so their deadlines by message-ttl
+ * are in that order too, whatever it is. So it is enough to look at the one at the head, when it
+ * gets there: then its message is needed soon anyhow, and read if it is in the journal only. */
+void
+queue_retime(struct queue *queue)
+{
+    int64_t ttl_ms = queue->options.message_ttl_ms;
+    int64_t latest_ms = ttl_ms == OPTION_NONE ? NEVER : queue->shard->now_ms + ttl_ms;
+    for (uint16_t i = 0; i < queue->lane_count; i++) {
+        struct lane *lane = queue->lanes[i];
+        if (lane == NULL || lane->live == 0)
+            continue;
+        lane->retimed = lane->tail;
+        lane->latest_deadline_ms = latest_ms;
+    }
+    queue_expire(queue, QUEUE_RUN_BUDGET);
+}
+
+bool
+queue_retime_entry(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
+{
+    if (!queue_fetch(queue, tag, lane, entry))
+        return false;
+    int64_t published_ms = message_published_ms(entry->message);
+    int64_t lives_ms = entry->message->expiration_ms; /* MESSAGE_NO_EXPIRATION is OPTION_NONE */
+    int64_t ttl_ms = queue->options.message_ttl_ms;
+    if (lives_ms < 0 || (ttl_ms >= 0 && ttl_ms < lives_ms))
+        lives_ms = ttl_ms;
+    entry->deadline_ms = lives_ms < 0 ? NEVER : published_ms + lives_ms;
+    return true;
+}
+
+/* --- Expiring --------------------------------------------------------------------------------- */
 
 /* The deadline of the first in the heap, which may have left meanwhile; NEVER: it is empty. */
 static int64_t
@@ -120,6 +163,8 @@ expire_heads(struct queue *queue, enum departure_reason reason, unsigned *budget
         uint64_t sequence;
         struct entry *entry;
         while (lane != NULL && (entry = lane_first_ready(lane, &sequence)) != NULL) {
+            if (!queue_update_deadline(queue, queue_tag(i, sequence), lane, entry))
+                continue;
             if (entry->deadline_ms > now_ms || *budget == 0
                 || (reason == DEPARTS_DELAY_OVER && first_in_heap_ms(queue) < entry->deadline_ms)) {
                 if (entry->deadline_ms < next_ms)
@@ -133,7 +178,8 @@ expire_heads(struct queue *queue, enum departure_reason reason, unsigned *budget
     return next_ms;
 }
 
-/* Takes the first item of the heap off; its message expires if it is still there. */
+/* Takes the first item of the heap off; its message expires if it is still there. Another
+ * message-ttl may have given it more time. */
 static void
 expire_first_in_heap(struct queue *queue, enum departure_reason reason)
 {
@@ -144,8 +190,12 @@ expire_first_in_heap(struct queue *queue, enum departure_reason reason)
     if (entry == NULL)
         return;
     entry->flags &= (uint8_t)~ENTRY_IN_EXPIRY_HEAP;
-    if (entry->state == ENTRY_READY)
+    if (entry->state != ENTRY_READY || !queue_update_deadline(queue, tag, lane, entry))
+        return;
+    if (entry->deadline_ms <= queue->shard->now_ms)
         queue_depart(queue, tag, entry, reason);
+    else if (entry->deadline_ms != NEVER)
+        queue_expiry_push(queue, tag, entry, entry->deadline_ms);
 }
 
 /* Expires what is due, at most `budget`; arms the timer for the rest. */

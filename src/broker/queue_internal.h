@@ -1,5 +1,5 @@
 /* What the files of a queue share: queue.c (what is asked of it), queue_entries.c (its messages),
- * queue_expiry.c, queue_consumers.c, queue_life.c. For nobody else. */
+ * queue_expiry.c, queue_consumers.c, queue_policy.c, queue_life.c. For nobody else. */
 #ifndef BROKER_QUEUE_INTERNAL_H
 #define BROKER_QUEUE_INTERNAL_H
 
@@ -45,8 +45,10 @@ struct entry *queue_first_ready(struct queue *queue, uint64_t *tag, struct lane 
 struct entry *queue_add_entry(struct queue *queue, uint16_t number, uint64_t *tag,
                               struct lane **lane);
 
-/* Gives the message a place; takes the reference. -ENOMEM: it does not. */
-MUST_CHECK int queue_enter(struct queue *queue, struct message *message, int64_t deadline_ms);
+/* Gives the message a place; takes the reference. Deadlines as for queue_note_deadline. -ENOMEM: it
+ * does not. */
+MUST_CHECK int queue_enter(struct queue *queue, struct message *message, int64_t deadline_ms,
+                           int64_t own_deadline_ms);
 
 /* Sees to it that the entry's message is in memory. False: it cannot be read, which has been
  * logged, and the entry has left. */
@@ -70,11 +72,28 @@ struct slice queue_identifier_of(const void *value); /* of a message, for the ma
 
 /* --- Expiry (queue_expiry.c) ------------------------------------------------------------------ */
 
-/* A message has come into the lane with entry->deadline_ms. */
-void queue_note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct entry *entry);
+/* A message has come into the lane with entry->deadline_ms; by its own expiration alone it would
+ * have the other deadline. */
+void queue_note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct entry *entry,
+                         int64_t own_deadline_ms);
 
-/* A message that stands out of the order of deadlines. */
-void queue_expiry_push(struct queue *queue, uint64_t tag, struct entry *entry);
+/* A message that stands out of the order of deadlines: it is looked at then. */
+void queue_expiry_push(struct queue *queue, uint64_t tag, struct entry *entry, int64_t deadline_ms);
+
+/* The queue's message-ttl is another one now, also for the messages that are there. */
+void queue_retime(struct queue *queue);
+
+/* The same for an entry that may have come under another message-ttl. */
+bool queue_retime_entry(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry);
+
+/* Sees to it that the deadline of the entry is that of the present message-ttl. False: for that its
+ * message had to be read and cannot be, and the entry has left. */
+static inline bool
+queue_update_deadline(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
+{
+    return LIKELY((tag & TAG_SEQUENCE_MASK) >= lane->retimed)
+           || queue_retime_entry(queue, tag, lane, entry);
+}
 
 /* Something expires at that time. */
 void queue_arm_expiry(struct queue *queue, int64_t deadline_ms);
@@ -93,6 +112,23 @@ void queue_subscribe(struct queue *queue, const struct mail *mail);
 void queue_unsubscribe(struct subscription *subscription, const struct mail *mail);
 void subscription_give_credit(struct subscription *subscription, const struct mail *mail);
 void queue_get(struct queue *queue, const struct mail *mail);
+
+/* --- Policies (queue_policy.c) ---------------------------------------------------------------- */
+
+/* What holds is what the record's policies say now. With the catalogue locked. */
+void queue_read_policies(struct queue *queue);
+
+/* Other policies may apply. */
+void queue_on_policy(struct queue *queue);
+
+/* --- Limits (queue.c) ------------------------------------------------------------------------- */
+
+/* Drops the oldest messages of a queue that is too long and may drop any: some at once, the rest
+ * from queue_run. */
+void queue_keep_limit(struct queue *queue);
+
+/* Goes on with that, within a turn's budget; true when there is more to do. */
+bool queue_shrink(struct queue *queue);
 
 /* --- Life (queue_life.c) ---------------------------------------------------------------------- */
 

@@ -2,6 +2,7 @@
  *
  * Many messages are never dropped in one go: what a purge or a deletion leaves is put into the
  * shard's graveyard and dropped turn by turn. */
+#include "broker/policy_internal.h"
 #include "broker/queue_internal.h"
 
 #include <assert.h>
@@ -12,7 +13,8 @@ static void
 on_unused(struct timer *timer, int64_t now_ms)
 {
     struct queue *queue = CONTAINER_OF(timer, struct queue, unused_timer);
-    int64_t expires_ms = queue->record->options.expires_ms;
+    int64_t expires_ms = queue->options.expires_ms;
+    assert(expires_ms != OPTION_NONE); /* else the timer is not set */
     if (queue->consumer_count > 0)
         queue->used_ms = now_ms;
     if (now_ms - queue->used_ms >= expires_ms)
@@ -55,17 +57,30 @@ queue_new(struct shard *shard, struct queue_record *record)
     timer_init(&queue->expiry_timer, queue_on_expiry);
     timer_init(&queue->unused_timer, on_unused);
     queue_use(queue);
-    if (record->options.expires_ms >= 0)
-        wheel_set(&shard->wheel, &queue->unused_timer, shard->now_ms + record->options.expires_ms);
+    uint64_t most_bytes = catalogue_limits(shard->broker->catalogue)->queue_length_bytes;
+    if (record->options.max_length_bytes < 0 && !record->is_internal && most_bytes > 0)
+        record->options.max_length_bytes = (int64_t)most_bytes;
+    if (!record->is_internal)
+        queue_record_take_policies(record);
+    queue_read_policies(queue);
+    if (queue->options.expires_ms >= 0)
+        wheel_set(&shard->wheel, &queue->unused_timer, shard->now_ms + queue->options.expires_ms);
     return queue;
+}
+
+static int64_t
+monotonic_of(const struct shard *shard, int64_t wall_ms)
+{
+    return wall_ms == NEVER ? NEVER : shard->now_ms + (wall_ms - shard->wall_ms);
 }
 
 int
 queue_restore(struct queue *queue, const struct restored_message *restored)
 {
     struct shard *shard = queue->shard;
-    int64_t ttl_ms = queue->record->options.message_ttl_ms;
-    int64_t expires_ms = restored->expires_wall_ms == 0 ? NEVER : restored->expires_wall_ms;
+    int64_t ttl_ms = queue->options.message_ttl_ms;
+    int64_t own_wall_ms = restored->expires_wall_ms == 0 ? NEVER : restored->expires_wall_ms;
+    int64_t expires_ms = own_wall_ms;
     if (!queue->record->is_internal && ttl_ms != OPTION_NONE
         && restored->published_wall_ms + ttl_ms < expires_ms)
         expires_ms = restored->published_wall_ms + ttl_ms;
@@ -80,10 +95,9 @@ queue_restore(struct queue *queue, const struct restored_message *restored)
     entry->body_size = restored->body_size;
     entry->delivery_count = restored->delivery_count;
     entry->flags = restored->is_redelivered ? ENTRY_REDELIVERED : 0;
-    entry->deadline_ms =
-        expires_ms == NEVER ? NEVER : shard->now_ms + (expires_ms - shard->wall_ms);
+    entry->deadline_ms = monotonic_of(shard, expires_ms);
     queue->ready_bytes += restored->body_size;
-    queue_note_deadline(queue, lane, tag, entry);
+    queue_note_deadline(queue, lane, tag, entry, monotonic_of(shard, own_wall_ms));
     if (queue->identifiers != NULL && queue_fetch(queue, tag, lane, entry))
         (void)queue_note_identifier(queue, entry->message); /* it was checked when it came */
     return 0;
@@ -305,6 +319,7 @@ void
 queue_free(struct queue *queue)
 {
     drop_everything(queue);
+    policies_release(queue->policies);
     queue->magic = 0;
     free(queue);
 }

@@ -397,6 +397,7 @@ shard_publish(struct shard *shard, const struct route *route, struct message *me
         message_unref(message);
         return 0;
     }
+    message_set_published(message, shard->now_ms);
     if (shard_keeps(shard, route, message)) {
         uint32_t delay_ms = longest_delay(route);
         if (UNLIKELY(delay_ms > 0) && has_target_without_delay(route))
@@ -423,6 +424,7 @@ shard_publish(struct shard *shard, const struct route *route, struct message *me
         mail.flag = target->may_reject && !ref_is_none(from);
         mail.publish.queue_id = is_persistent || target->keeps_all ? target->queue_id : 0;
         mail.publish.delay_ms = target->delay_ms;
+        mail.publish.may_refuse = target->may_reject;
         shard_send(shard, &mail);
     }
     return 0;

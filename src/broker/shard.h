@@ -114,6 +114,7 @@ struct mail {
             uint64_t queue_id;   /* of a durable queue, else 0: settles it if the queue has gone */
             uint64_t number;     /* the client's, for MAIL_CONFIRM */
             uint32_t delay_ms;   /* for the store of a delayed exchange */
+            bool may_refuse;     /* it was sent off knowing that the queue may */
             bool is_dead_letter; /* died by itself: not to a queue where it died before */
         } publish;
         struct subscription_request subscribe;

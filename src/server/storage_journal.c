@@ -121,8 +121,13 @@ journal_read(void *context, uint64_t message_id)
     }
     struct message *message = message_of(&content, message_id);
     free(content.data);
-    if (message == NULL)
+    if (message == NULL) {
         log_error("out of memory for a message", LOG_UINT("message", message_id));
+        return NULL;
+    }
+    const struct shard *clock = shard->worker->shard;
+    message_set_published(message,
+                          clock->now_ms - clock->wall_ms + (int64_t)content.published_wall_ms);
     return message;
 }
 

@@ -154,6 +154,7 @@ uint64_t log_rate(const struct log *log);
 struct log_content {
     uint32_t piece_count;
     uint32_t piece_sizes[LOG_PIECES_MAX];
+    uint64_t published_wall_ms;
     size_t size; /* of all pieces */
     char *data;  /* the pieces one behind the other; the caller frees it */
 };

@@ -36,7 +36,9 @@ log_read_record(struct log *log, const struct segment *segment, uint32_t offset,
 static void
 take_content(char *record, const struct record_publish *publish, struct log_content *content)
 {
-    *content = (struct log_content){.piece_count = publish->piece_count, .data = record};
+    *content = (struct log_content){.piece_count = publish->piece_count,
+                                    .published_wall_ms = publish->published_wall_ms,
+                                    .data = record};
     for (uint32_t i = 0; i < publish->piece_count; i++) {
         content->piece_sizes[i] = publish->piece_sizes[i];
         content->size += publish->piece_sizes[i];

@@ -80,7 +80,7 @@ publish_expiring(uint32_t count, int64_t expiration_ms)
         struct message *message = message_new(&parts);
         ck_assert_ptr_nonnull(message);
         memset(message_body_data(message), 'm', 10);
-        ck_assert_int_eq(queue_publish(queue, message, 0, false), 0);
+        ck_assert_int_eq(queue_publish(queue, message, &(struct queue_arrival){0}), 0);
     }
 }
 

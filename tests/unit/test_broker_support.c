@@ -121,6 +121,7 @@ keep(struct test_journal *journal, const struct message *message, const uint64_t
     struct message *copy = message_copy(message);
     if (copy == NULL)
         return -ENOMEM;
+    message_set_published(copy, message_published_ms(message));
     *id = journal->count + 1;
     struct journal_message *kept = &journal->messages[journal->count++];
     *kept = (struct journal_message){.id = *id,
@@ -170,7 +171,10 @@ journal_read(void *context, uint64_t id)
 {
     struct journal_message *kept = message_at(context, id);
     struct message *message = kept->copy == NULL ? NULL : message_copy(kept->copy);
-    if (message != NULL && !kept->is_transient)
+    if (message == NULL)
+        return NULL;
+    message_set_published(message, message_published_ms(kept->copy));
+    if (!kept->is_transient)
         message->id = id;
     return message;
 }

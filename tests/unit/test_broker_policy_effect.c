@@ -1,0 +1,512 @@
+/* What a policy does to queues that are in use: when it comes, changes and goes. */
+#include "broker/policy_internal.h"
+#include "test_broker_policy.h"
+
+static struct shard *shard;
+static struct test_client client;
+
+static void
+set_up(void)
+{
+    broker_up(2, client_receive);
+    shard = test_broker->shards[0];
+    client_init(&client, shard);
+}
+
+static void
+tear_down(void)
+{
+    client_fini(&client);
+    broker_down();
+}
+
+static void
+send_expiring(const char *exchange, const char *key, uint64_t uid, int64_t expiration_ms)
+{
+    uint32_t answers;
+    struct message_wish wish = {.uid = uid,
+                                .exchange = exchange,
+                                .routing_key = key,
+                                .persistent = true,
+                                .priority = -1,
+                                .expiration_ms = expiration_ms};
+    ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, uid, &answers), 1);
+}
+
+/* To a queue. */
+static void
+send(const char *queue, uint64_t uid)
+{
+    send_expiring("", queue, uid, -1);
+    settle_down();
+}
+
+static void
+pass(int64_t ms)
+{
+    set_clock(clock_now() + ms);
+    settle_down();
+}
+
+static const struct seen_delivery *
+get(const struct queue_record *queue)
+{
+    size_t before = client.count;
+    send_plain(shard, MAIL_GET, queue->queue, client.ref, 0);
+    settle_down();
+    ck_assert_uint_eq(client.count, before + 1);
+    return &client.seen[before];
+}
+
+/* --- message-ttl ------------------------------------------------------------------------------ */
+
+START_TEST(a_message_ttl_that_comes_counts_from_when_each_message_was_published)
+{
+    struct queue_record *queue = declare_saying(test_broker->shards[_i], "q", NULL);
+    send("q", 1);
+    pass(40);
+    send("q", 2);
+    pass(40);
+    POLICY("p", {"message-ttl", .number = 100});
+    ck_assert_uint_eq(queue->ready, 2);
+    pass(19);
+    ck_assert_uint_eq(queue->ready, 2);
+    pass(1);
+    ck_assert_uint_eq(queue->ready, 1);
+    send("q", 3);
+    pass(39);
+    ck_assert_uint_eq(queue->ready, 2);
+    pass(1);
+    ck_assert_uint_eq(queue->ready, 1);
+    pass(60);
+    ck_assert_uint_eq(queue->ready, 0);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
+}
+END_TEST
+
+START_TEST(what_is_too_old_for_it_goes_at_once_to_where_the_expired_go)
+{
+    struct queue_record *queue = declare_saying(shard, "q", NULL);
+    struct queue_record *dead = declare_saying(shard, "dead", NULL);
+    send("q", 1);
+    pass(40);
+    send("q", 2);
+    set_policy(&(struct policy_wish){.name = "p",
+                                     .pattern = "^q",
+                                     .says = SAY({"message-ttl", .number = 30},
+                                                 {"dead-letter-exchange", .text = ""},
+                                                 {"dead-letter-routing-key", .text = "dead"})});
+    ck_assert_uint_eq(queue->ready, 1);
+    ck_assert_uint_eq(get(dead)->uid, 1);
+}
+END_TEST
+
+START_TEST(a_message_ttl_that_changes_or_goes_holds_for_what_is_there)
+{
+    POLICY("p", {"message-ttl", .number = 100});
+    struct queue_record *queue = declare_saying(shard, "q", NULL);
+    send("q", 1);
+    pass(10);
+    POLICY("p", {"message-ttl", .number = 200});
+    pass(189);
+    ck_assert_uint_eq(queue->ready, 1);
+    clear_policy("p");
+    pass(100000);
+    ck_assert_uint_eq(queue->ready, 1);
+    POLICY("p", {"message-ttl", .number = 100200});
+    ck_assert_uint_eq(queue->ready, 1);
+    pass(1);
+    ck_assert_uint_eq(queue->ready, 0);
+}
+END_TEST
+
+/* Wherever it stands: the policy puts other deadlines around it, and takes them away again. */
+START_TEST(a_messages_own_expiration_stays_exact_through_all_changes)
+{
+    struct queue_record *queue = declare_saying(shard, "q", NULL);
+    if (_i == 0)
+        POLICY("p", {"message-ttl", .number = 100});
+    send("q", 1);
+    send_expiring("", "q", 2, 1000);
+    pass(95);
+    send_expiring("", "q", 3, 20); /* behind what would go before it, for now */
+    if (_i == 1)
+        POLICY("p", {"message-ttl", .number = 100});
+    POLICY("p", {"message-ttl", .number = 5000});
+    ck_assert_uint_eq(queue->ready, 3);
+    pass(19);
+    ck_assert_uint_eq(queue->ready, 3);
+    pass(1);
+    ck_assert_uint_eq(queue->ready, 2);
+    clear_policy("p");
+    pass(884);
+    ck_assert_uint_eq(queue->ready, 2);
+    pass(1);
+    ck_assert_uint_eq(queue->ready, 1);
+    ck_assert_uint_eq(get(queue)->uid, 1);
+}
+END_TEST
+
+START_TEST(a_message_that_comes_back_expires_as_it_should_now)
+{
+    struct queue_record *queue = declare_saying(test_broker->shards[_i], "q", NULL);
+    send("q", 1);
+    send("q", 2);
+    const struct seen_delivery first = *get(queue), second = *get(queue);
+    POLICY("p", {"message-ttl", .number = 100});
+    pass(50);
+    client_settle(&client, &second, SETTLE_REQUEUED);
+    client_settle(&client, &first, SETTLE_REQUEUED);
+    ck_assert_uint_eq(queue->ready, 2);
+    pass(49);
+    ck_assert_uint_eq(queue->ready, 2);
+    pass(1);
+    ck_assert_uint_eq(queue->ready, 0);
+}
+END_TEST
+
+/* Of those the queue has only the places; what is at the head is read. */
+START_TEST(messages_that_are_in_the_journal_only_expire_too)
+{
+    struct queue_record *queue = declare_saying(shard, "q", NULL);
+    shard->memory_share = 0;
+    uint32_t answers;
+    for (uint64_t uid = 1; uid <= 300; uid++) {
+        struct message_wish wish = {.uid = uid,
+                                    .exchange = "",
+                                    .routing_key = "q",
+                                    .body_size = 100 * 1024,
+                                    .persistent = true,
+                                    .priority = -1,
+                                    .expiration_ms = -1};
+        ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, uid, &answers), 1);
+        pass(1);
+    }
+    ck_assert_uint_lt(queue_of(queue)->memory, 5 * 1024 * 1024); /* most have left it */
+    POLICY("p", {"message-ttl", .number = 100});
+    ck_assert_uint_eq(queue->ready, 99);
+    pass(50);
+    ck_assert_uint_eq(queue->ready, 49);
+    ck_assert_uint_eq(get(queue)->uid, 252);
+    clear_policy("p");
+    pass(1000);
+    ck_assert_uint_eq(queue->ready, 48);
+}
+END_TEST
+
+/* Of a queue that has messages 1 and 2, what comes back at the next start; message 2 has 10 ms to
+ * live by itself. */
+static struct queue *
+restart(const struct queue_record *queue)
+{
+    struct queue *restored = queue_of(declare_saying(shard, "restored", NULL));
+    restored->journal_id = queue->id;
+    queue_of(queue)->journal_id = 0; /* the one before has ended, and tells the journal no more */
+    for (uint64_t id = 1; id <= 2; id++) {
+        const struct restored_message message = {
+            .id = id,
+            .published_wall_ms = shard->wall_ms - 60,
+            .expires_wall_ms = id == 2 ? shard->wall_ms + 10 : 0,
+        };
+        ck_assert_int_eq(queue_restore(restored, &message), 0);
+    }
+    return restored;
+}
+
+/* Both count from the publication: a restart changes nothing, whatever holds before and after. */
+START_TEST(a_restart_makes_no_difference_to_when_messages_expire)
+{
+    struct queue_record *queue = declare_saying(shard, "q", NULL);
+    send("q", 1);
+    send_expiring("", "q", 2, 70);
+    pass(60);
+    if (_i == 0)
+        POLICY("p", {"message-ttl", .number = 100});
+    struct queue *restored = restart(queue);
+    if (_i == 1)
+        POLICY("p", {"message-ttl", .number = 100});
+    if (_i == 2)
+        POLICY("p", {"message-ttl", .number = 61});
+    if (_i == 2)
+        clear_policy("p");
+    pass(9);
+    ck_assert_uint_eq(restored->ready, 2);
+    pass(1);
+    ck_assert_uint_eq(restored->ready, 1);
+    pass(29);
+    ck_assert_uint_eq(restored->ready, 1);
+    pass(1);
+    ck_assert_uint_eq(restored->ready, _i == 2);
+}
+END_TEST
+
+/* --- expires ---------------------------------------------------------------------------------- */
+
+START_TEST(an_unused_queue_has_its_time_from_when_the_policy_comes)
+{
+    declare_saying(test_broker->shards[_i], "q", NULL);
+    pass(100000);
+    POLICY("p", {"expires", .number = 1000});
+    pass(999);
+    ck_assert_ptr_nonnull(find_queue("q"));
+    POLICY("p", {"expires", .number = 500}); /* and when it changes */
+    pass(499);
+    ck_assert_ptr_nonnull(find_queue("q"));
+    POLICY("p", {"expires", .number = 500}, {"max-length", .number = 1}); /* in this it does not */
+    pass(1);
+    ck_assert_ptr_null(find_queue("q"));
+}
+END_TEST
+
+START_TEST(a_queue_does_not_expire_when_the_policy_has_gone)
+{
+    declare_saying(shard, "q", NULL);
+    declare_saying(shard, "own", SAY({"x-expires", .number = 5000}));
+    POLICY("p", {"expires", .number = 1000});
+    pass(999);
+    clear_policy("p");
+    pass(4999);
+    ck_assert_ptr_nonnull(find_queue("own"));
+    pass(1);
+    ck_assert_ptr_null(find_queue("own"));
+    pass(1000000);
+    ck_assert_ptr_nonnull(find_queue("q"));
+}
+END_TEST
+
+/* --- max-length and overflow ------------------------------------------------------------------ */
+
+START_TEST(a_queue_that_is_too_long_loses_its_oldest_messages_at_once)
+{
+    struct queue_record *queue = declare_saying(test_broker->shards[_i], "q", NULL);
+    struct queue_record *dead = declare_saying(shard, "dead", NULL);
+    for (uint64_t uid = 1; uid <= 5; uid++)
+        send("q", uid);
+    set_policy(&(struct policy_wish){.name = "p",
+                                     .pattern = "^q",
+                                     .says = SAY({"max-length", .number = 2},
+                                                 {"dead-letter-exchange", .text = ""},
+                                                 {"dead-letter-routing-key", .text = "dead"})});
+    ck_assert_uint_eq(queue->ready, 2);
+    const struct seen_delivery *first_dead = get(dead);
+    struct amqp_value reason;
+    ck_assert_uint_eq(first_dead->uid, 1);
+    ck_assert(amqp_table_find(message_headers(first_dead->message), SLICE("x-first-death-reason"),
+                              &reason));
+    ck_assert(slice_is(reason.bytes, "maxlen"));
+    ck_assert_uint_eq(get(queue)->uid, 4);
+    clear_policy("p");
+    for (uint64_t uid = 6; uid <= 10; uid++)
+        send("q", uid);
+    ck_assert_uint_eq(queue->ready, 6);
+}
+END_TEST
+
+START_TEST(a_very_long_queue_is_shortened_turn_by_turn_while_messages_come)
+{
+    enum { LONG = 20000 };
+    struct queue_record *queue = declare_saying(shard, "q", NULL);
+    for (uint64_t uid = 1; uid <= LONG; uid++)
+        send_expiring("", "q", uid, -1);
+    settle_down();
+    struct amqp_table_builder definition;
+    amqp_table_builder_init(&definition);
+    put_said(&definition, SAY({"max-length", .number = 1}));
+    const struct policy_declaration declaration = {.name = SLICE("p"),
+                                                   .pattern = SLICE("q"),
+                                                   .definition =
+                                                       amqp_table_builder_finish(&definition)};
+    struct policy_change change;
+    char error[POLICY_ERROR_MAX];
+    ck_assert_int_eq(policy_set(test_broker->catalogue, test_vhost, &declaration, &change, error),
+                     0);
+    amqp_table_builder_free(&definition);
+    policy_tell(shard, &change);
+    ck_assert_uint_ge(queue->ready, LONG - QUEUE_PUSH_OUT_AT_ONCE);
+    /* Each message that comes pushes out more than itself, so there is an end to it. */
+    uint64_t before = queue->ready;
+    for (uint64_t uid = LONG + 1; uid <= LONG + 100; uid++)
+        send_expiring("", "q", uid, -1);
+    ck_assert_uint_eq(queue_of(queue)->ready, before - 100);
+    unsigned turns = 0;
+    while (shard_run(shard)) {
+        ck_assert_uint_ge(queue->ready + QUEUE_RUN_BUDGET, before - 100);
+        before = queue->ready + 100;
+        turns++;
+    }
+    ck_assert_uint_ge(turns, (LONG - 300) / QUEUE_RUN_BUDGET);
+    ck_assert_uint_eq(queue->ready, 1);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 1);
+    ck_assert_uint_eq(get(queue)->uid, LONG + 100);
+}
+END_TEST
+
+START_TEST(a_queue_that_refuses_loses_nothing_by_a_limit_that_comes)
+{
+    struct queue_record *queue = declare_saying(test_broker->shards[_i], "q", NULL);
+    for (uint64_t uid = 1; uid <= 3; uid++)
+        send("q", uid);
+    POLICY("p", {"max-length", .number = 2}, {"overflow", .text = "reject-publish"});
+    ck_assert_uint_eq(queue->ready, 3);
+    send("q", 4);
+    ck_assert_uint_eq(queue->ready, 3);
+    ck_assert_uint_eq(client.refused, 1);
+    clear_policy("p");
+    send("q", 5);
+    ck_assert_uint_eq(queue->ready, 4);
+    ck_assert_uint_eq(client.refused, 1);
+    ck_assert_uint_eq(client.accepted, 0); /* and nobody waits for an answer any more */
+}
+END_TEST
+
+static const char *const overflows_that_refuse[] = {"reject-publish", "reject-publish-dlx"};
+
+/* Its publisher does not wait for an answer of the queue, and has perhaps been told already that
+ * the message is safe. */
+START_TEST(a_message_that_was_routed_before_the_queue_refused_any_is_not_refused)
+{
+    struct queue_record *queue = declare_saying(test_broker->shards[_i], "q", NULL);
+    struct route_request request = {.exchange = SLICE(""), .routing_key = SLICE("q")};
+    struct route route;
+    route_init(&route);
+    ck_assert_int_eq(
+        catalogue_route(test_broker->catalogue, test_vhost, &request, shard->now_ms, &route), 0);
+    ck_assert_uint_eq(route.may_reject_count, 0);
+    POLICY("p", {"max-length", .number = 0}, {"overflow", .text = overflows_that_refuse[_i]});
+    struct message_wish wish = {.uid = 1,
+                                .exchange = "",
+                                .routing_key = "q",
+                                .persistent = true,
+                                .priority = -1,
+                                .expiration_ms = -1};
+    ck_assert_int_eq(
+        shard_publish(shard, &route, make_message(&wish), client.ref, 1, PUBLISHED_BY_CLIENT), 0);
+    settle_down();
+    route_fini(&route);
+    ck_assert_uint_eq(queue->ready, 1);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 1);
+    ck_assert_uint_eq(client.accepted + client.refused, 0);
+    send("q", 2);
+    ck_assert_uint_eq(client.refused, 1);
+}
+END_TEST
+
+/* --- delivery-limit, dead letters, consumer-timeout ------------------------------------------- */
+
+START_TEST(a_delivery_limit_holds_from_the_next_return_on)
+{
+    struct queue_record *queue = declare_saying(test_broker->shards[_i], "q", NULL);
+    send("q", 1);
+    for (int i = 0; i < 5; i++)
+        client_settle(&client, get(queue), SETTLE_REQUEUED);
+    POLICY("p", {"delivery-limit", .number = 3});
+    ck_assert_uint_eq(queue->ready, 1);
+    const struct seen_delivery *delivery = get(queue);
+    ck_assert_uint_eq(delivery->delivery_count, 5);
+    client_settle(&client, delivery, SETTLE_REQUEUED);
+    ck_assert_uint_eq(queue->ready, 0);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
+}
+END_TEST
+
+/* The argument, else the policy, else what the exchange says through which it came. */
+START_TEST(a_dead_letter_goes_where_the_nearest_says)
+{
+    static const char *const expected[] = {"by-exchange", "by-policy", "by-argument"};
+    struct amqp_table_builder arguments;
+    amqp_table_builder_init(&arguments);
+    put_said(&arguments, SAY({"x-dead-letter-exchange", .text = ""},
+                             {"x-dead-letter-routing-key", .text = "by-exchange"}));
+    declare_exchange("e", "fanout", amqp_table_builder_finish(&arguments));
+    amqp_table_builder_free(&arguments);
+    for (size_t i = 0; i < ARRAY_SIZE(expected); i++)
+        declare_saying(shard, expected[i], NULL);
+    struct queue_record *queue =
+        declare_saying(test_broker->shards[1], "q",
+                       _i == 2 ? SAY({"x-dead-letter-exchange", .text = ""},
+                                     {"x-dead-letter-routing-key", .text = "by-argument"})
+                               : NULL);
+    bind_queue("e", "q", "", (struct slice){"", 0});
+    if (_i > 0)
+        set_policy(
+            &(struct policy_wish){.name = "p",
+                                  .pattern = "^q$",
+                                  .says = SAY({"dead-letter-exchange", .text = ""},
+                                              {"dead-letter-routing-key", .text = "by-policy"})});
+    send_expiring("e", "", 7, -1);
+    settle_down();
+    client_settle(&client, get(queue), SETTLE_REJECTED);
+    ck_assert_uint_eq(get(find_queue(expected[_i]))->uid, 7);
+}
+END_TEST
+
+START_TEST(a_dead_letter_route_outlives_the_policy_for_those_on_their_way)
+{
+    struct queue_record *queue = declare_saying(shard, "q", NULL);
+    struct queue_record *dead = declare_saying(shard, "dead", NULL);
+    set_policy(&(struct policy_wish){.name = "p",
+                                     .pattern = "^q$",
+                                     .says = SAY({"dead-letter-exchange", .text = ""},
+                                                 {"dead-letter-routing-key", .text = "dead"})});
+    send("q", 7);
+    const struct seen_delivery *delivery = get(queue);
+    send_settle(shard, queue->queue, delivery->subscription, delivery->tag, 1, SETTLE_REJECTED);
+    clear_policy("p");
+    ck_assert_uint_eq(get(dead)->uid, 7);
+}
+END_TEST
+
+START_TEST(a_consumer_timeout_can_be_looked_up_with_the_queue)
+{
+    struct queue_record *queue =
+        declare_saying(shard, "q", SAY({"x-consumer-timeout", .number = 5000}));
+    POLICY("p", {"consumer-timeout", .number = 3000});
+    ck_assert_int_eq(queue->consumer_timeout_ms, 3000);
+    POLICY("p", {"consumer-timeout", .number = 7000});
+    ck_assert_int_eq(queue->consumer_timeout_ms, 5000);
+}
+END_TEST
+
+START_TEST(a_queue_that_is_deleted_meanwhile_does_not_mind)
+{
+    struct queue_record *queue = declare_saying(test_broker->shards[1], "q", NULL);
+    send_plain(shard, MAIL_DELETE, queue->queue, REF_NONE, 0);
+    POLICY("p", {"max-length", .number = 1}, {"dead-letter-exchange", .text = "x"});
+    ck_assert_ptr_null(find_queue("q"));
+    declare_saying(shard, "r", NULL);
+    queue_delete(queue_of(find_queue("r")));
+    clear_policy("p");
+}
+END_TEST
+
+static void
+add(TCase *tests)
+{
+    tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_add_loop_test(tests, a_message_ttl_that_comes_counts_from_when_each_message_was_published,
+                        0, 2);
+    tcase_add_test(tests, what_is_too_old_for_it_goes_at_once_to_where_the_expired_go);
+    tcase_add_test(tests, a_message_ttl_that_changes_or_goes_holds_for_what_is_there);
+    tcase_add_loop_test(tests, a_messages_own_expiration_stays_exact_through_all_changes, 0, 2);
+    tcase_add_loop_test(tests, a_message_that_comes_back_expires_as_it_should_now, 0, 2);
+    tcase_add_test(tests, messages_that_are_in_the_journal_only_expire_too);
+    tcase_add_loop_test(tests, a_restart_makes_no_difference_to_when_messages_expire, 0, 3);
+    tcase_add_loop_test(tests, an_unused_queue_has_its_time_from_when_the_policy_comes, 0, 2);
+    tcase_add_test(tests, a_queue_does_not_expire_when_the_policy_has_gone);
+    tcase_add_loop_test(tests, a_queue_that_is_too_long_loses_its_oldest_messages_at_once, 0, 2);
+    tcase_add_test(tests, a_very_long_queue_is_shortened_turn_by_turn_while_messages_come);
+    tcase_add_loop_test(tests, a_queue_that_refuses_loses_nothing_by_a_limit_that_comes, 0, 2);
+    tcase_add_loop_test(
+        tests, a_message_that_was_routed_before_the_queue_refused_any_is_not_refused, 0, 2);
+    tcase_add_loop_test(tests, a_delivery_limit_holds_from_the_next_return_on, 0, 2);
+    tcase_add_loop_test(tests, a_dead_letter_goes_where_the_nearest_says, 0, 3);
+    tcase_add_test(tests, a_dead_letter_route_outlives_the_policy_for_those_on_their_way);
+    tcase_add_test(tests, a_consumer_timeout_can_be_looked_up_with_the_queue);
+    tcase_add_test(tests, a_queue_that_is_deleted_meanwhile_does_not_mind);
+}
+
+int
+main(void)
+{
+    return run_suite("effects of policies", add);
+}
