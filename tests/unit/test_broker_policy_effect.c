@@ -147,6 +147,46 @@ START_TEST(a_messages_own_expiration_stays_exact_through_all_changes)
 }
 END_TEST
 
+START_TEST(an_expiration_that_came_after_the_policy_went_is_exact_too)
+{
+    struct queue_record *queue = declare_saying(shard, "q", NULL);
+    POLICY("p", {"message-ttl", .number = 10});
+    send("q", 1);
+    clear_policy("p");
+    send_expiring("", "q", 2, 50);
+    pass(49);
+    ck_assert_uint_eq(queue->ready, 2);
+    pass(1);
+    ck_assert_uint_eq(queue->ready, 1);
+    ck_assert_uint_eq(get(queue)->uid, 1);
+}
+END_TEST
+
+/* Expirations of messages that have left are swept out when they are the most, with those of
+ * messages that may come back. */
+START_TEST(an_expiration_is_exact_also_when_it_was_noted_anew)
+{
+    struct queue_record *queue = declare_saying(shard, "q", NULL);
+    POLICY("p", {"message-ttl", .number = 100});
+    send("q", 1);
+    send_expiring("", "q", 2, 300);
+    const struct seen_delivery first = *get(queue), second = *get(queue);
+    for (uint64_t uid = 3; uid < 1200; uid++) {
+        send_expiring("", "q", uid, 5000);
+        send_plain(shard, MAIL_GET, queue->queue, client.ref, 1);
+    }
+    ck_assert_uint_lt(queue_of(queue)->expiry_count, 500);
+    client_settle(&client, &second, SETTLE_REQUEUED);
+    client_settle(&client, &first, SETTLE_REQUEUED);
+    clear_policy("p");
+    pass(299);
+    ck_assert_uint_eq(queue->ready, 2);
+    pass(1);
+    ck_assert_uint_eq(queue->ready, 1);
+    ck_assert_uint_eq(get(queue)->uid, 1);
+}
+END_TEST
+
 START_TEST(a_message_that_comes_back_expires_as_it_should_now)
 {
     struct queue_record *queue = declare_saying(test_broker->shards[_i], "q", NULL);
@@ -160,6 +200,27 @@ START_TEST(a_message_that_comes_back_expires_as_it_should_now)
     ck_assert_uint_eq(queue->ready, 2);
     pass(49);
     ck_assert_uint_eq(queue->ready, 2);
+    pass(1);
+    ck_assert_uint_eq(queue->ready, 0);
+}
+END_TEST
+
+START_TEST(a_message_that_came_back_is_given_the_time_of_a_policy_that_goes)
+{
+    struct queue_record *queue = declare_saying(test_broker->shards[_i], "q", NULL);
+    POLICY("p", {"message-ttl", .number = 100});
+    send("q", 1);
+    send("q", 2);
+    (void)get(queue);
+    client_settle(&client, get(queue), SETTLE_REQUEUED);
+    POLICY("p", {"message-ttl", .number = 150});
+    pass(149);
+    ck_assert_uint_eq(queue->ready, 1);
+    clear_policy("p");
+    pass(1000);
+    ck_assert_uint_eq(queue->ready, 1);
+    POLICY("p", {"message-ttl", .number = 1150});
+    ck_assert_uint_eq(queue->ready, 1);
     pass(1);
     ck_assert_uint_eq(queue->ready, 0);
 }
@@ -488,7 +549,11 @@ add(TCase *tests)
     tcase_add_test(tests, what_is_too_old_for_it_goes_at_once_to_where_the_expired_go);
     tcase_add_test(tests, a_message_ttl_that_changes_or_goes_holds_for_what_is_there);
     tcase_add_loop_test(tests, a_messages_own_expiration_stays_exact_through_all_changes, 0, 2);
+    tcase_add_test(tests, an_expiration_that_came_after_the_policy_went_is_exact_too);
+    tcase_add_test(tests, an_expiration_is_exact_also_when_it_was_noted_anew);
     tcase_add_loop_test(tests, a_message_that_comes_back_expires_as_it_should_now, 0, 2);
+    tcase_add_loop_test(tests, a_message_that_came_back_is_given_the_time_of_a_policy_that_goes, 0,
+                        2);
     tcase_add_test(tests, messages_that_are_in_the_journal_only_expire_too);
     tcase_add_loop_test(tests, a_restart_makes_no_difference_to_when_messages_expire, 0, 3);
     tcase_add_loop_test(tests, an_unused_queue_has_its_time_from_when_the_policy_comes, 0, 2);
