@@ -82,12 +82,13 @@ policies_release(struct policy *policies[POLICY_KINDS])
     }
 }
 
-/* The compiled pattern, or NULL with the text. */
+/* The compiled pattern, or NULL with the text. The empty one is found in every name, other than in
+ * permissions. */
 static struct pattern *
 compile(struct slice pattern, char error[POLICY_ERROR_MAX])
 {
     char reason[PATTERN_ERROR_MAX];
-    struct pattern *compiled = pattern_new(pattern, reason);
+    struct pattern *compiled = pattern_new(pattern.size == 0 ? SLICE(".*") : pattern, reason);
     if (compiled == NULL)
         snprintf(error, POLICY_ERROR_MAX, "pattern should be regular expression but is invalid: %s",
                  reason);

@@ -145,6 +145,9 @@ START_TEST(a_policy_is_for_names_that_its_pattern_matches_anywhere)
     ck_assert_str_eq(policy_of(declare_saying(shard, "play", NULL)), "");
     ck_assert_int_eq(holds(find_queue("my.work.1"))->max_length, 3);
     ck_assert_int_eq(holds(find_queue("play"))->max_length, OPTION_NONE);
+    set_policy(&(struct policy_wish){
+        .name = "z", .pattern = "", .says = SAY({"max-length", .number = 3})});
+    ck_assert_str_eq(policy_of(find_queue("play")), "z"); /* other than in permissions */
 }
 END_TEST
 
