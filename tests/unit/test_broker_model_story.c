@@ -46,8 +46,8 @@ deaths_differ(struct difference *difference, const struct story *story, struct s
         deaths.bytes = (struct slice){"", 0};
     struct amqp_table_iterator at = amqp_table_begin(deaths.bytes);
     for (; amqp_array_next(&at, &death) == 1; count++) {
-        if (count == story->death_count)
-            break;
+        if (count >= story->death_count)
+            continue; /* one too many */
         differs(difference, "queue of a death", text_of(death.bytes, "queue"),
                 model.queues[story->deaths[count].queue].name);
         differs(difference, "reason of a death", text_of(death.bytes, "reason"),
