@@ -171,12 +171,10 @@ arrive(int number, const struct story *story, const struct message *message, boo
     if (queue->overflow == OVERFLOW_DROP_HEAD && is_held_already(queue, story->identifier))
         return;
     struct item *item = new_item();
-    int64_t ttl_ms = queue->ttl_ms;
-    if (story->expiration_ms >= 0 && (ttl_ms < 0 || story->expiration_ms < ttl_ms))
-        ttl_ms = story->expiration_ms;
     item->message = message;
     item->story = *story;
-    item->deadline_ms = ttl_ms < 0 ? NEVER : clock_now() + ttl_ms;
+    item->published_ms = clock_now();
+    item->deadline_ms = deadline_of(queue, story, clock_now());
     int priority = story->priority < 0 ? 0 : story->priority;
     item->lane = (uint32_t)(priority < queue->lanes ? priority : queue->lanes - 1);
     item->place = queue->overflow == OVERFLOW_DROP_HEAD ? IN_READY : IN_ARRIVING;

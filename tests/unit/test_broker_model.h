@@ -20,6 +20,7 @@ enum {
     PENDING_MAX = 4000,
     OPERATIONS = 500,
     REASONS = 5,
+    POLICIES = 4, /* the second half of them the operator's */
     RETRY_MS = 1000,
 };
 
@@ -48,15 +49,30 @@ struct item {
     uint16_t returns;
     bool redelivered, must_die;
     enum departure_reason why;
-    int64_t deadline_ms;
+    int64_t published_ms, deadline_ms;
     uint32_t lane;
     struct item *next; /* in the queue, by age */
+};
+
+/* What the arguments of a queue say, or a policy; -1: nothing. */
+struct model_says {
+    int64_t ttl_ms, max_length, max_bytes, limit;
+    int overflow; /* enum queue_overflow */
+    int dlx;      /* as a queue's */
+};
+
+struct model_policy {
+    bool exists, is_operator;
+    int32_t priority;
+    uint8_t pattern;
+    struct model_says says;
 };
 
 struct model_queue {
     bool exists;
     char name[8];
     bool durable, auto_delete, sac, dedup;
+    struct model_says says; /* its arguments; and what holds: */
     int64_t ttl_ms, max_length, max_bytes, limit;
     int lanes;
     enum queue_overflow overflow;
@@ -101,6 +117,7 @@ struct pending {
 struct model {
     struct shard *shard;
     struct model_queue queues[QUEUES];
+    struct model_policy policies[POLICIES];
     struct consumer consumers[CONSUMERS_MAX];
     struct ref clients[CLIENTS];
     struct outstanding outstanding[OUTSTANDING_MAX];
@@ -138,6 +155,13 @@ int queue_number(struct ref ref);
 bool is_able(int number);
 bool has_able(int queue);
 int consumer_count(int queue);
+
+/* --- Policies --- */
+
+int64_t deadline_of(const struct model_queue *queue, const struct story *story,
+                    int64_t published_ms);
+void apply_policies(int number);
+void do_policy(void);
 
 /* --- What is written on messages --- */
 

@@ -11,7 +11,7 @@ struct said {
     int64_t number;
 };
 
-enum { SAID_MAX = 4 };
+enum { SAID_MAX = 8 };
 
 /* {"max-length": 3, "overflow": "drop-head"} is SAY({"max-length", .number = 3}, ...). */
 #define SAY(...) ((const struct said[SAID_MAX + 1]){__VA_ARGS__})
