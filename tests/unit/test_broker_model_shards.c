@@ -3,11 +3,12 @@
  * Each shard runs when chance lets it, and hands its mail over when chance lets it, so mail between
  * shards crosses in every order that threads could make (order between two parties is kept: that is
  * what outboxes do). Clients on all shards publish, consume, settle, go away and come back; queues
- * are deleted. In the end everything is brought to rest, and every message that was published to a
- * queue must have had one end there: acknowledged once, dropped for a reason that the queue has, or
- * still there; and the journal holds what the queues hold. Large bodies make some of them leave
+ * are deleted; policies come and go, so that queues refuse messages, or do no longer, while some
+ * are under way. In the end everything is brought to rest, and every message that was published to
+ * a queue must have had one end there: acknowledged once, dropped for a reason that the queue has,
+ * or still there; and the journal holds what the queues hold. Large bodies make some of them leave
  * memory and come back. */
-#include "test_broker_support.h"
+#include "test_broker_policy.h"
 
 #include <stdio.h>
 
@@ -315,6 +316,47 @@ do_delete(void)
 }
 
 static void
+say(struct said *said, unsigned percent, const char *key, int64_t number, const char *text)
+{
+    while (said->key != NULL)
+        said++;
+    if (chance(percent))
+        *said = (struct said){.key = key, .number = number, .text = text};
+}
+
+static struct shard *
+some_shard(void)
+{
+    return test_broker->shards[pick(test_broker->shard_count)];
+}
+
+static void
+do_policy(void)
+{
+    static const char *const names[] = {"a", "b"}, *const patterns[] = {"", "q[0-2]", "q[24]"};
+    int number = (int)pick(ARRAY_SIZE(names));
+    if (chance(30)) {
+        TRACE("no policy %s", names[number]);
+        (void)try_clear_from(some_shard(), names[number], false, false); /* there may be none */
+        return;
+    }
+    struct said said[SAID_MAX + 1] = {{0}};
+    char error[POLICY_ERROR_MAX];
+    say(said, 70, "max-length", (int64_t)pick(20), NULL);
+    say(said, 60, "overflow", 0, chance(80) ? "reject-publish" : "drop-head");
+    say(said, 30, "message-ttl", (int64_t)pick(500), NULL);
+    say(said, 20, "delivery-limit", (int64_t)pick(4), NULL);
+    say(said, 100, "expires", 1000000000, NULL);
+    TRACE("policy %s", names[number]);
+    const struct policy_wish wish = {.name = names[number],
+                                     .pattern = patterns[pick(ARRAY_SIZE(patterns))],
+                                     .priority = (int32_t)pick(2),
+                                     .says = said};
+    int status = try_policy_from(some_shard(), &wish, error);
+    REQUIRE(status == 0, "policy: %d %s", status, error);
+}
+
+static void
 do_turn(void)
 {
     struct shard *shard = test_broker->shards[pick(test_broker->shard_count)];
@@ -445,6 +487,8 @@ end(void)
         while (model.clients[i].count > 0)
             settle_one(&model.clients[i], model.clients[i].count - 1, SETTLE_REQUEUED);
     settle_down();
+    (void)try_clear("a", false, false);
+    (void)try_clear("b", false, false);
     make_room();
     check_fates();
     for (uint32_t i = 0; i < test_broker->shard_count; i++) {
@@ -504,7 +548,7 @@ random_interleaving(void)
         void (*run)(void);
     } operations[] = {
         {30, do_publish}, {8, do_subscribe}, {4, do_unsubscribe}, {30, do_settle}, {4, do_get},
-        {2, do_restart},  {1, do_delete},    {40, do_turn},       {3, do_time},
+        {2, do_restart},  {1, do_delete},    {40, do_turn},       {3, do_time},    {1, do_policy},
     };
     memset(&model, 0, sizeof(model));
     model.next_uid = 1;
@@ -523,7 +567,7 @@ random_interleaving(void)
     }
     unsigned most = model.pages ? OPERATIONS / 10 : OPERATIONS;
     for (test_operation = 1; test_operation <= most; test_operation++) {
-        unsigned at = (unsigned)pick(122);
+        unsigned at = (unsigned)pick(123);
         size_t chosen = 0;
         while (at >= operations[chosen].weight)
             at -= operations[chosen++].weight;

@@ -35,9 +35,9 @@ struct policy_wish {
     const struct said *says;
 };
 
-/* Sets it and tells the queues, which have heard of it then. What policy_set says. */
+/* Sets it and tells the queues from that shard. What policy_set says. */
 static inline int
-try_policy(const struct policy_wish *wish, char error[POLICY_ERROR_MAX])
+try_policy_from(struct shard *shard, const struct policy_wish *wish, char error[POLICY_ERROR_MAX])
 {
     struct amqp_table_builder definition;
     amqp_table_builder_init(&definition);
@@ -54,7 +54,15 @@ try_policy(const struct policy_wish *wish, char error[POLICY_ERROR_MAX])
     struct policy_change change;
     int status = policy_set(test_broker->catalogue, test_vhost, &declaration, &change, error);
     amqp_table_builder_free(&definition);
-    policy_tell(test_broker->shards[0], &change);
+    policy_tell(shard, &change);
+    return status;
+}
+
+/* The queues have heard of it then. */
+static inline int
+try_policy(const struct policy_wish *wish, char error[POLICY_ERROR_MAX])
+{
+    int status = try_policy_from(test_broker->shards[0], wish, error);
     settle_down();
     return status;
 }
@@ -75,13 +83,20 @@ set_policy(const struct policy_wish *wish)
         .name = (policy_name), .is_operator = true, .says = SAY(__VA_ARGS__)})
 
 static inline int
-try_clear(const char *name, bool is_operator, bool from_file)
+try_clear_from(struct shard *shard, const char *name, bool is_operator, bool from_file)
 {
     char error[POLICY_ERROR_MAX];
     struct policy_change change;
     int status = policy_clear(test_broker->catalogue, test_vhost, is_operator, slice_from(name),
                               from_file, &change, error);
-    policy_tell(test_broker->shards[0], &change);
+    policy_tell(shard, &change);
+    return status;
+}
+
+static inline int
+try_clear(const char *name, bool is_operator, bool from_file)
+{
+    int status = try_clear_from(test_broker->shards[0], name, is_operator, from_file);
     settle_down();
     return status;
 }
