@@ -27,8 +27,11 @@ map_init(struct map *map, struct slice (*key_of)(const void *value))
 void
 map_fini(struct map *map)
 {
+    size_t layout = map->layout + 1;
+
     free(map->slots);
     map_init(map, map->key_of);
+    map->layout = layout;
 }
 
 /* The slot of the key, or NULL. *place, if asked for, is where it would be put. The table has a
@@ -89,6 +92,7 @@ rebuild(struct map *map, size_t capacity)
     map->slots = slots;
     map->capacity = capacity;
     map->used = map->count;
+    map->layout++;
     return 0;
 }
 

@@ -26,6 +26,7 @@ struct map {
     size_t capacity; /* 0 or a power of two */
     size_t count;    /* values */
     size_t used;     /* values and tombstones */
+    size_t layout;   /* counts how often the values have got other slots */
     struct slice (*key_of)(const void *value);
 };
 
@@ -47,7 +48,8 @@ void *map_remove(struct map *map, struct slice key);
 
 /* Iterates in no particular order: start with *cursor 0, ends with NULL. Meanwhile any value may be
  * removed with map_remove (and then freed), none inserted; a value that is removed before its turn
- * is not seen. */
+ * is not seen. (Where some have been inserted all the same, the others are still seen once each, as
+ * long as map->layout is what it was.) */
 void *map_next(const struct map *map, size_t *cursor);
 
 static inline size_t

@@ -130,6 +130,37 @@ START_TEST(values_may_be_removed_while_one_iterates)
 }
 END_TEST
 
+START_TEST(as_long_as_its_layout_stays_the_values_stay_where_they_are)
+{
+    struct thing *thing;
+    size_t cursor = 0, seen = 0, next = 600;
+
+    for (int i = 0; i < 600; i++)
+        insert(&things[i]);
+    size_t layout = map.layout;
+    while ((thing = map_next(&map, &cursor)) != NULL) {
+        if (thing < &things[600] && thing >= &things[20]) {
+            ck_assert(!thing->was_seen);
+            thing->was_seen = true;
+            seen++;
+        }
+        if (next < 620) { /* 20 come, and 20 go */
+            remove_thing(&things[next - 600]);
+            insert(&things[next++]);
+        }
+        ck_assert_uint_eq(map.layout, layout);
+    }
+    ck_assert_uint_eq(seen, 580);
+    while (map.capacity < 4096)
+        insert(&things[next++]);
+    ck_assert_uint_ne(map.layout, layout);
+    layout = map.layout;
+    for (int i = 0; i < THINGS; i++)
+        remove_thing(&things[i]);
+    ck_assert_uint_ne(map.layout, layout);
+}
+END_TEST
+
 START_TEST(an_empty_map_holds_no_memory)
 {
     ck_assert_ptr_null(map_find(&map, SLICE("nothing")));
@@ -200,6 +231,7 @@ main(void)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_loop_test(tests, random_operations_agree_with_a_model, 0, 8);
     tcase_add_test(tests, values_may_be_removed_while_one_iterates);
+    tcase_add_test(tests, as_long_as_its_layout_stays_the_values_stay_where_they_are);
     tcase_add_test(tests, an_empty_map_holds_no_memory);
     tcase_add_test(tests, a_map_that_was_large_shrinks);
     tcase_add_test(tests, keys_with_zero_bytes_and_no_bytes_differ);
