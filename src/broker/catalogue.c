@@ -37,6 +37,7 @@ catalogue_new(void)
     if (catalogue == NULL)
         return NULL;
     pthread_mutex_init(&catalogue->mutex, NULL);
+    pthread_mutex_init(&catalogue->policy_mutex, NULL);
     map_init(&catalogue->vhosts, name_of_vhost);
     map_init(&catalogue->reply_addresses, reply_to_name_of_entry);
     atomic_init(&catalogue->generation, 1);
@@ -80,6 +81,7 @@ catalogue_free(struct catalogue *catalogue)
     free(catalogue->states[0]);
     free(catalogue->states[1]);
     free(catalogue->orphans);
+    pthread_mutex_destroy(&catalogue->policy_mutex);
     pthread_mutex_destroy(&catalogue->mutex);
     free(catalogue);
 }

@@ -13,6 +13,7 @@ struct topic_node;
 
 struct catalogue {
     pthread_mutex_t mutex;
+    pthread_mutex_t policy_mutex; /* of who changes policies; taken before the other */
     _Atomic uint64_t generation;
     struct map vhosts;
     struct map reply_addresses; /* reply_to.c */

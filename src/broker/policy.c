@@ -1,4 +1,4 @@
-/* The sets of policies, and which of them apply to what. */
+/* The sets of policies: what is in them, and changing that. */
 #include "broker/policy.h"
 
 #include <errno.h>
@@ -8,7 +8,6 @@
 
 #include "broker/argument_text.h"
 #include "broker/exchange.h"
-#include "broker/shard.h"
 
 static const char *const target_names[POLICY_TARGETS] = {
     [POLICY_ALL] = "all",
@@ -145,9 +144,8 @@ compare_names(struct slice a, struct slice b)
     return order != 0 ? order : (a.size > b.size) - (a.size < b.size);
 }
 
-/* Whether it applies before the other one (NULL: there is none) where both could. */
-static bool
-outranks(const struct policy *policy, const struct policy *other)
+bool
+policy_outranks(const struct policy *policy, const struct policy *other)
 {
     if (other == NULL || policy->declaration.priority != other->declaration.priority)
         return other == NULL || policy->declaration.priority > other->declaration.priority;
@@ -183,7 +181,7 @@ static void
 list_insert(struct policy_list *list, struct policy *policy)
 {
     size_t i = list->count++;
-    for (; i > 0 && outranks(policy, list->items[i - 1]); i--)
+    for (; i > 0 && policy_outranks(policy, list->items[i - 1]); i--)
         list->items[i] = list->items[i - 1];
     list->items[i] = policy;
 }
@@ -207,143 +205,13 @@ policy_list_fini(struct policy_list *list)
     *list = (struct policy_list){0};
 }
 
-/* --- What applies ----------------------------------------------------------------------------- */
-
-/* A queue or an exchange, as policies see it. */
-struct subject {
-    struct slice name;
-    bool is_exchange;
-    unsigned queue_type; /* 1 << enum queue_type */
-};
-
-static struct subject
-subject_of_record(const struct queue_record *record)
+static enum policy_kind
+kind_of(bool is_operator)
 {
-    return (struct subject){.name = record->name, .queue_type = 1u << record->options.type};
-}
-
-static struct subject
-subject_of_exchange(const struct exchange *exchange)
-{
-    return (struct subject){.name = exchange->name, .is_exchange = true};
-}
-
-static bool
-is_for(const struct policy *policy, const struct subject *subject)
-{
-    return (subject->is_exchange ? policy->is_for_exchanges
-                                 : (policy->queue_types & subject->queue_type) != 0)
-           && pattern_matches(policy->pattern, subject->name);
-}
-
-/* The one of the set that applies, or NULL. */
-static struct policy *
-find_best(const struct policy_list *list, const struct subject *subject)
-{
-    for (size_t i = 0; i < list->count; i++)
-        if (is_for(list->items[i], subject))
-            return list->items[i];
-    return NULL;
-}
-
-/* What holds of the record where its policies are these. */
-static void
-refresh_record(struct queue_record *record)
-{
-    struct queue_options options = record->options;
-    policies_apply(record->policies, &options);
-    record->overflow = options.overflow;
-    record->consumer_timeout_ms = options.consumer_timeout_ms;
-}
-
-/* An argument wins over a policy. */
-static void
-refresh_exchange(struct exchange *exchange)
-{
-    struct amqp_value value;
-    exchange->has_alternate = true;
-    if (amqp_table_find(exchange->arguments, SLICE("alternate-exchange"), &value))
-        exchange->alternate = value.bytes;
-    else
-        exchange->has_alternate = policies_alternate(exchange->policies, &exchange->alternate);
-}
-
-static void
-find_all(struct vhost *vhost, const struct subject *subject, struct policy *policies[POLICY_KINDS])
-{
-    struct policy *found[POLICY_KINDS];
-    for (int i = 0; i < POLICY_KINDS; i++)
-        found[i] = find_best(&vhost->policies[i], subject);
-    policies_copy(policies, found);
-}
-
-void
-queue_record_take_policies(struct queue_record *record)
-{
-    struct subject subject = subject_of_record(record);
-    find_all(record->vhost, &subject, record->policies);
-    refresh_record(record);
-}
-
-void
-exchange_take_policies(struct exchange *exchange)
-{
-    struct subject subject = subject_of_exchange(exchange);
-    find_all(exchange->vhost, &subject, exchange->policies);
-    refresh_exchange(exchange);
+    return is_operator ? POLICY_OPERATOR : POLICY_PLAIN;
 }
 
 /* --- Changing a set --------------------------------------------------------------------------- */
-
-/* One policy of the set has gone, or come, or both: it was replaced. */
-struct difference {
-    enum policy_kind kind;
-    const struct policy *removed;
-    struct policy *added;
-};
-
-/* Whether another policy applies now. Most queues are not concerned, and of those at most one
- * pattern is tried. */
-static bool
-update(const struct vhost *vhost, const struct difference *difference,
-       const struct subject *subject, struct policy *policies[POLICY_KINDS])
-{
-    struct policy **place = &policies[difference->kind];
-    struct policy *found = *place;
-    if (found != NULL && found == difference->removed)
-        found = find_best(&vhost->policies[difference->kind], subject);
-    else if (difference->added != NULL && outranks(difference->added, found)
-             && is_for(difference->added, subject))
-        found = difference->added;
-    if (found == *place)
-        return false;
-    policy_unref(*place);
-    *place = policy_ref(found);
-    return true;
-}
-
-/* Everything in the vhost finds its policies anew. The change has room for all queues. */
-static void
-update_all(struct catalogue *catalogue, struct vhost *vhost, const struct difference *difference,
-           struct policy_change *change)
-{
-    void *value;
-    for (size_t cursor = 0; (value = map_next(&vhost->exchanges, &cursor)) != NULL;) {
-        struct exchange *exchange = value;
-        struct subject subject = subject_of_exchange(exchange);
-        if (update(vhost, difference, &subject, exchange->policies))
-            refresh_exchange(exchange);
-    }
-    for (size_t cursor = 0; (value = map_next(&vhost->queues, &cursor)) != NULL;) {
-        struct queue_record *record = value;
-        struct subject subject = subject_of_record(record);
-        if (!update(vhost, difference, &subject, record->policies))
-            continue;
-        refresh_record(record);
-        change->queues[change->count++] = record->queue;
-    }
-    catalogue_changed(catalogue);
-}
 
 static void
 tell_observer(struct catalogue *catalogue, const struct vhost *vhost, const struct policy *policy,
@@ -376,40 +244,70 @@ refuse(struct slice name, bool is_of_file, char error[POLICY_ERROR_MAX])
     return -EPERM;
 }
 
-static int
-change_init(const struct vhost *vhost, struct policy_change *change)
-{
-    change->count = 0;
-    change->queues = calloc(map_count(&vhost->queues) + 1, sizeof(*change->queues));
-    return change->queues == NULL ? -ENOMEM : 0;
-}
+/* A change of a set under way. */
+struct changing {
+    struct catalogue *catalogue;
+    struct vhost *vhost;
+    struct policy_difference difference;
+    struct policy_walk *walk; /* what is left to do: to find out whom it concerns */
+};
 
-/* With the mutex held; takes the reference unless it fails. */
+/* With both mutexes held: the policy is in its set, in the place of what it removes, and the change
+ * takes the reference; unless it fails. */
 static int
-put(struct catalogue *catalogue, struct vhost *vhost, struct policy *policy,
-    struct policy_change *change, char error[POLICY_ERROR_MAX])
+put(struct changing *changing, struct policy *policy, struct policy_change *change,
+    char error[POLICY_ERROR_MAX])
 {
+    struct vhost *vhost = changing->vhost;
     const struct policy_declaration *declaration = &policy->declaration;
-    struct difference difference = {
-        .kind = declaration->is_operator ? POLICY_OPERATOR : POLICY_PLAIN, .added = policy};
-    struct policy_list *list = &vhost->policies[difference.kind];
+    enum policy_kind kind = kind_of(declaration->is_operator);
+    struct policy_list *list = &vhost->policies[kind];
     struct policy **place = list_find(list, declaration->name);
     if (vhost_is_deleted(vhost))
         return -ENOENT;
     if (place != NULL && (*place)->declaration.is_from_file && !declaration->is_from_file)
         return refuse(declaration->name, true, error);
-    if ((place == NULL && list_reserve(list) != 0) || change_init(vhost, change) != 0)
+    if ((place == NULL && list_reserve(list) != 0)
+        || (changing->walk = policy_walk_new(changing->catalogue, vhost, change)) == NULL)
         return -ENOMEM;
     struct policy *removed = place == NULL ? NULL : list_remove_at(list, place);
-    difference.removed = removed;
+    changing->difference =
+        (struct policy_difference){.kind = kind, .removed = removed, .added = policy};
     list_insert(list, policy);
-    update_all(catalogue, vhost, &difference, change);
     if (!declaration->is_from_file)
-        tell_observer(catalogue, vhost, policy, CATALOGUE_POLICY_SET);
+        tell_observer(changing->catalogue, vhost, policy, CATALOGUE_POLICY_SET);
     else if (removed != NULL && !removed->declaration.is_from_file)
-        tell_observer(catalogue, vhost, removed, CATALOGUE_POLICY_REMOVED);
-    policy_unref(removed);
+        tell_observer(changing->catalogue, vhost, removed, CATALOGUE_POLICY_REMOVED);
     return 0;
+}
+
+/* With both mutexes held: the policy of that name is in its set no more. */
+static int
+take(struct changing *changing, enum policy_kind kind, struct slice name, bool from_file,
+     struct policy_change *change, char error[POLICY_ERROR_MAX])
+{
+    struct policy_list *list = &changing->vhost->policies[kind];
+    struct policy **place = list_find(list, name);
+    if (place == NULL || vhost_is_deleted(changing->vhost))
+        return -ENOENT;
+    if ((*place)->declaration.is_from_file != from_file)
+        return refuse(name, !from_file, error);
+    changing->walk = policy_walk_new(changing->catalogue, changing->vhost, change);
+    if (changing->walk == NULL)
+        return -ENOMEM;
+    struct policy *removed = list_remove_at(list, place);
+    changing->difference = (struct policy_difference){.kind = kind, .removed = removed};
+    if (!from_file)
+        tell_observer(changing->catalogue, changing->vhost, removed, CATALOGUE_POLICY_REMOVED);
+    return 0;
+}
+
+/* With the policies' mutex held. */
+static void
+finish(struct changing *changing)
+{
+    policy_walk_run(changing->walk, &changing->difference);
+    policy_unref(changing->difference.removed);
 }
 
 int
@@ -417,6 +315,7 @@ policy_set(struct catalogue *catalogue, struct vhost *vhost,
            const struct policy_declaration *declaration, struct policy_change *change,
            char error[POLICY_ERROR_MAX])
 {
+    struct changing changing = {.catalogue = catalogue, .vhost = vhost};
     *change = (struct policy_change){0};
     error[0] = '\0';
     if (policy_check(declaration, error) != 0)
@@ -424,59 +323,33 @@ policy_set(struct catalogue *catalogue, struct vhost *vhost,
     struct policy *policy = policy_new(declaration);
     if (policy == NULL)
         return -ENOMEM;
+    pthread_mutex_lock(&catalogue->policy_mutex);
     catalogue_lock(catalogue);
-    int status = put(catalogue, vhost, policy, change, error);
+    int status = put(&changing, policy, change, error);
     catalogue_unlock(catalogue);
+    if (status == 0)
+        finish(&changing);
+    pthread_mutex_unlock(&catalogue->policy_mutex);
     if (status != 0)
         policy_unref(policy);
     return status;
-}
-
-/* With the mutex held. */
-static int
-take(struct catalogue *catalogue, struct vhost *vhost, enum policy_kind kind, struct slice name,
-     bool from_file, struct policy_change *change, char error[POLICY_ERROR_MAX])
-{
-    struct policy_list *list = &vhost->policies[kind];
-    struct policy **place = list_find(list, name);
-    if (place == NULL || vhost_is_deleted(vhost))
-        return -ENOENT;
-    if ((*place)->declaration.is_from_file != from_file)
-        return refuse(name, !from_file, error);
-    if (change_init(vhost, change) != 0)
-        return -ENOMEM;
-    struct policy *removed = list_remove_at(list, place);
-    struct difference difference = {.kind = kind, .removed = removed};
-    update_all(catalogue, vhost, &difference, change);
-    if (!from_file)
-        tell_observer(catalogue, vhost, removed, CATALOGUE_POLICY_REMOVED);
-    policy_unref(removed);
-    return 0;
 }
 
 int
 policy_clear(struct catalogue *catalogue, struct vhost *vhost, bool is_operator, struct slice name,
              bool from_file, struct policy_change *change, char error[POLICY_ERROR_MAX])
 {
+    struct changing changing = {.catalogue = catalogue, .vhost = vhost};
     *change = (struct policy_change){0};
     error[0] = '\0';
+    pthread_mutex_lock(&catalogue->policy_mutex);
     catalogue_lock(catalogue);
-    int status = take(catalogue, vhost, is_operator ? POLICY_OPERATOR : POLICY_PLAIN, name,
-                      from_file, change, error);
+    int status = take(&changing, kind_of(is_operator), name, from_file, change, error);
     catalogue_unlock(catalogue);
+    if (status == 0)
+        finish(&changing);
+    pthread_mutex_unlock(&catalogue->policy_mutex);
     return status;
-}
-
-void
-policy_tell(struct shard *shard, struct policy_change *change)
-{
-    struct mail mail = {.type = MAIL_POLICY};
-    for (size_t i = 0; i < change->count; i++) {
-        mail.to = change->queues[i];
-        shard_send(shard, &mail);
-    }
-    free(change->queues);
-    *change = (struct policy_change){0};
 }
 
 /* --- Looking ---------------------------------------------------------------------------------- */
@@ -493,7 +366,7 @@ policy_list(struct catalogue *catalogue, struct vhost *vhost, bool is_operator,
             void (*visit)(void *context, const struct policy_declaration *policy), void *context)
 {
     catalogue_lock(catalogue);
-    const struct policy_list *list = &vhost->policies[is_operator ? POLICY_OPERATOR : POLICY_PLAIN];
+    const struct policy_list *list = &vhost->policies[kind_of(is_operator)];
     struct policy **sorted = list->count == 0 ? NULL : calloc(list->count, sizeof(*sorted));
     struct policy *const *items = sorted != NULL ? sorted : list->items; /* for want of memory */
     if (sorted != NULL) {
@@ -509,7 +382,7 @@ policy_list(struct catalogue *catalogue, struct vhost *vhost, bool is_operator,
 static struct slice
 name_of(struct policy *const policies[POLICY_KINDS], bool of_operator)
 {
-    const struct policy *policy = policies[of_operator ? POLICY_OPERATOR : POLICY_PLAIN];
+    const struct policy *policy = policies[kind_of(of_operator)];
     return policy == NULL ? (struct slice){"", 0} : policy->declaration.name;
 }
 

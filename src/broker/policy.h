@@ -14,8 +14,10 @@
  * in the queue already expires as if the present message-ttl had held when it came, as it would
  * after a restart (RabbitMQ leaves it as it was).
  *
- * Policies are guarded by the catalogue's mutex; these functions take it themselves, but where it
- * says otherwise. */
+ * Policies are guarded by the catalogue's mutex, which these functions take themselves, but where
+ * it says otherwise. Setting and clearing may be done by any thread, and with hundreds of thousands
+ * of queues take some hundred milliseconds; the mutex is held for a small part of a millisecond at
+ * a time. */
 #ifndef BROKER_POLICY_H
 #define BROKER_POLICY_H
 
@@ -65,8 +67,8 @@ MUST_CHECK int policy_clear(struct catalogue *catalogue, struct vhost *vhost, bo
                             struct slice name, bool from_file, struct policy_change *change,
                             char error[POLICY_ERROR_MAX]);
 
-/* Has the queues of a change look at what holds for them now. Frees the change's array. On the
- * shard's own thread, without the mutex. */
+/* Has the queues of a change look at what holds for them now: at once, or if they are very many, in
+ * the turns that follow. Frees the change's array. On the shard's own thread, without the mutex. */
 void policy_tell(struct shard *shard, struct policy_change *change);
 
 /* Calls visit for every policy of the set, by name; slices are lent for the call, which is made

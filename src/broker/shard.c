@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "broker/departure.h"
+#include "broker/policy_internal.h"
 #include "broker/queue.h"
 
 enum {
@@ -49,6 +50,7 @@ shard_new(struct broker *broker, uint32_t index)
     list_init(&shard->graveyard);
     list_init(&shard->departures);
     list_init(&shard->departures_held);
+    list_init(&shard->announcements);
     shard->outboxes = calloc(broker->shard_count, sizeof(*shard->outboxes));
     if (shard->outboxes == NULL) {
         free(shard);
@@ -121,6 +123,7 @@ shard_free(struct shard *shard)
 {
     shard_bury(shard);
     departures_clear(shard);
+    policy_tell_end(shard);
     for (uint32_t i = 0; i < shard->queues.size; i++) {
         struct queue *queue = shard->queues.slots[i].object;
         if (queue == NULL)
@@ -484,6 +487,7 @@ shard_run(struct shard *shard)
     has_more |= run_queues(shard);
     has_more |= departures_run(shard, DEPARTURES_PER_TURN);
     delete_orphans(shard);
+    policy_tell_more(shard);
     has_more |= bury(shard, DROPS_PER_TURN);
     return has_more || shard_has_work(shard);
 }

@@ -186,6 +186,7 @@ struct shard {
     uint32_t work;                 /* messages that queues sent or let go in this turn */
     struct list departures; /* messages on their way out of a queue: dead letters, delayed ones */
     struct list departures_held; /* those that wait for an answer, or to try again */
+    struct list announcements;   /* of policies to queues that do not know of them yet */
     struct shard_statistics statistics;
     /* Post. */
     _Atomic(struct mail_batch *) inbox;
@@ -252,7 +253,8 @@ route_keepers(const struct route *route, const struct message *message)
 static inline bool
 shard_has_work(const struct shard *shard)
 {
-    return !list_is_empty(&shard->runnable) || !list_is_empty(&shard->departures);
+    return !list_is_empty(&shard->runnable) || !list_is_empty(&shard->departures)
+           || !list_is_empty(&shard->announcements);
 }
 
 /* Whether publishing the message on this route writes it to the journal. */
