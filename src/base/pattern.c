@@ -38,7 +38,7 @@ compile(struct slice text, char error[PATTERN_ERROR_MAX])
     PCRE2_UCHAR reason[PATTERN_ERROR_MAX - 32];
     pcre2_compile_context *context = pcre2_compile_context_create(NULL);
     if (context == NULL) {
-        snprintf(error, PATTERN_ERROR_MAX, "out of memory");
+        snprintf(error, PATTERN_ERROR_MAX, PATTERN_NO_MEMORY);
         return NULL;
     }
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
@@ -61,7 +61,7 @@ pattern_new(struct slice text, char error[PATTERN_ERROR_MAX])
         snprintf(error, PATTERN_ERROR_MAX, "longer than %d bytes", (int)PATTERN_TEXT_MAX);
         return NULL;
     }
-    snprintf(error, PATTERN_ERROR_MAX, "out of memory");
+    snprintf(error, PATTERN_ERROR_MAX, PATTERN_NO_MEMORY);
     struct pattern *pattern = calloc(1, sizeof(*pattern));
     if (pattern == NULL || is_everything(text))
         return pattern;

@@ -17,9 +17,12 @@ enum {
     PATTERN_ERROR_MAX = 256, /* a text that says what is wrong with one, with its 0 */
 };
 
+/* The text when memory ran out: then nothing is known about the expression. */
+#define PATTERN_NO_MEMORY "out of memory"
+
 struct pattern;
 
-/* Compiles. NULL with the text: not an expression, too long, or out of memory. */
+/* Compiles. NULL with the text: not an expression, too long, or PATTERN_NO_MEMORY. */
 struct pattern *pattern_new(struct slice text, char error[PATTERN_ERROR_MAX]);
 
 void pattern_free(struct pattern *pattern);

@@ -81,29 +81,34 @@ policies_release(struct policy *policies[POLICY_KINDS])
     }
 }
 
-/* The compiled pattern, or NULL with the text. The empty one is found in every name, other than in
- * permissions. */
-static struct pattern *
-compile(struct slice pattern, char error[POLICY_ERROR_MAX])
+/* The empty pattern is found in every name, other than in permissions. -EINVAL with the text, or
+ * -ENOMEM. */
+static int
+compile(struct slice pattern, struct pattern **compiled, char error[POLICY_ERROR_MAX])
 {
     char reason[PATTERN_ERROR_MAX];
-    struct pattern *compiled = pattern_new(pattern.size == 0 ? SLICE(".*") : pattern, reason);
-    if (compiled == NULL)
-        snprintf(error, POLICY_ERROR_MAX, "pattern should be regular expression but is invalid: %s",
-                 reason);
-    return compiled;
+    *compiled = pattern_new(pattern.size == 0 ? SLICE(".*") : pattern, reason);
+    if (*compiled != NULL)
+        return 0;
+    if (strcmp(reason, PATTERN_NO_MEMORY) == 0)
+        return -ENOMEM;
+    snprintf(error, POLICY_ERROR_MAX, "pattern should be regular expression but is invalid: %s",
+             reason);
+    return -EINVAL;
 }
 
 int
 policy_check(const struct policy_declaration *declaration, char error[POLICY_ERROR_MAX])
 {
+    struct pattern *pattern;
+    error[0] = '\0';
     if (declaration->name.size == 0 || declaration->name.size > UINT8_MAX) {
         snprintf(error, POLICY_ERROR_MAX, "the name of a policy has 1 to %d bytes", UINT8_MAX);
         return -EINVAL;
     }
-    struct pattern *pattern = compile(declaration->pattern, error);
-    if (pattern == NULL)
-        return -EINVAL;
+    int status = compile(declaration->pattern, &pattern, error);
+    if (status != 0)
+        return status;
     pattern_free(pattern);
     return policy_definition_check(declaration->definition, declaration->is_operator, error);
 }
@@ -127,8 +132,7 @@ policy_new(const struct policy_declaration *declaration)
         declaration->target == POLICY_ALL || declaration->target == POLICY_EXCHANGES;
     policy->queue_types = target_queue_types[declaration->target]
                           & policy_definition_queue_types(declaration->definition);
-    policy->pattern = compile(declaration->pattern, error); /* which was found good */
-    if (policy->pattern == NULL) {
+    if (compile(declaration->pattern, &policy->pattern, error) != 0) { /* it was found good */
         free(policy);
         return NULL;
     }
@@ -317,15 +321,15 @@ policy_set(struct catalogue *catalogue, struct vhost *vhost,
 {
     struct changing changing = {.catalogue = catalogue, .vhost = vhost};
     *change = (struct policy_change){0};
-    error[0] = '\0';
-    if (policy_check(declaration, error) != 0)
-        return -EINVAL;
+    int status = policy_check(declaration, error);
+    if (status != 0)
+        return status;
     struct policy *policy = policy_new(declaration);
     if (policy == NULL)
         return -ENOMEM;
     pthread_mutex_lock(&catalogue->policy_mutex);
     catalogue_lock(catalogue);
-    int status = put(&changing, policy, change, error);
+    status = put(&changing, policy, change, error);
     catalogue_unlock(catalogue);
     if (status == 0)
         finish(&changing);

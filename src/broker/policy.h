@@ -47,8 +47,8 @@ struct policy_change {
     size_t count;
 };
 
-/* Whether policy_set would take the declaration, wherever it is for: 0, or -EINVAL with the text
- * that it would give. Any thread. */
+/* Whether policy_set would take the declaration, wherever it is for: 0, -EINVAL with the text that
+ * it would give, or -ENOMEM. Any thread. */
 MUST_CHECK int policy_check(const struct policy_declaration *declaration,
                             char error[POLICY_ERROR_MAX]);
 

@@ -2,7 +2,7 @@
  * nothing leaks, and what is tried again works.
  *
  * malloc, calloc and realloc of the core are the test's, by the linker (--wrap). */
-#include "test_broker_support.h"
+#include "test_broker_policy.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -509,6 +509,32 @@ START_TEST(a_binding_that_could_not_be_made_leaves_nothing)
 }
 END_TEST
 
+START_TEST(a_policy_is_set_whole_or_not_at_all)
+{
+    const struct policy_wish wish = {.name = "p", .says = SAY({"max-length", .number = 7})};
+    int status = -ENOMEM;
+    for (int64_t n = 0; status != 0; n++) {
+        int64_t before = live;
+        char error[POLICY_ERROR_MAX];
+        fail_after = -1;
+        broker_up(1, receive);
+        REQUIRE(declares_topic() && declares_q3(), "no scene");
+        /* The definition is the test's own first allocation. */
+        fail_after = n + 1;
+        status = try_policy_from(test_broker->shards[0], &wish, error);
+        is_armed = false;
+        REQUIRE(status == 0 || status == -ENOMEM, "%d %s", status, error);
+        REQUIRE((queue_record_policy(queues[3], false).size == 0) == (status != 0)
+                    && queue_of(queues[3])->options.max_length == (status == 0 ? 7 : OPTION_NONE),
+                "%d", status);
+        REQUIRE(n > 0 || status != 0, "no failure");
+        broker_down();
+        REQUIRE(live == before, "%" PRId64 " allocations are left after %" PRId64, live - before,
+                n);
+    }
+}
+END_TEST
+
 START_TEST(what_found_no_place_is_no_duplicate_later)
 {
     bool has_failed = true;
@@ -584,6 +610,7 @@ add(TCase *tests)
     tcase_add_test(tests, any_one_allocation_may_fail);
     tcase_add_test(tests, many_allocations_may_fail);
     tcase_add_test(tests, a_binding_that_could_not_be_made_leaves_nothing);
+    tcase_add_test(tests, a_policy_is_set_whole_or_not_at_all);
     tcase_add_test(tests, a_transient_message_that_finds_no_place_is_lost_and_told);
     tcase_add_test(tests, what_found_no_place_is_no_duplicate_later);
     tcase_add_test(tests, what_comes_back_has_its_place_also_without_memory);
