@@ -127,6 +127,11 @@ on_timer(struct timer *timer, int64_t now_ms)
     case CONNECTION_ENDED:
         break;
     default:
+        if (connection->login != NULL) { /* it is the broker that takes its time */
+            wheel_set(&connection->host->shard->wheel, &connection->timer,
+                      now_ms + connection->host->limits.handshake_ms);
+            break;
+        }
         EVENT_LOG(connection->host, EVENT_HANDSHAKE_TIMEOUT, LOG_LEVEL_WARN, "handshake timed out",
                   CONNECTION_WHO(connection),
                   LOG_STR("protocol", connection->stream.is_handshaking ? "tls" : "amqp"),

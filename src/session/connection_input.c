@@ -444,6 +444,10 @@ connection_on_events(struct io *io, uint32_t events)
         return;
     if ((events & EPOLLOUT) != 0)
         connection_dirty(connection);
+    if ((events & EPOLLRDHUP) != 0 && connection->login != NULL) {
+        connection_break(connection, "closed by the client while its password was verified");
+        return;
+    }
     if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) == 0 && !stream_wants_write(&connection->stream))
         return;
     if (connection->stream.is_handshaking && connection->host->handshakes >= SESSION_HANDSHAKES_MAX)

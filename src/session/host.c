@@ -238,6 +238,8 @@ watch(struct connection *connection)
          && !stream_wants_read(&connection->stream))
         || stream_wants_write(&connection->stream))
         events |= EPOLLOUT;
+    if (connection->login != NULL) /* for who has gone no password is verified */
+        events |= EPOLLRDHUP;
     if (connection->state != CONNECTION_ENDED
         && loop_modify(connection->host->loop, &connection->io, events) != 0)
         connection_break(connection, "cannot watch the socket");

@@ -189,8 +189,10 @@ ask(struct connection *connection, const char *mechanism, struct slice name,
     }
     connection->is_waiting = true;
     connection->login = login;
-    if (login_submit(host->logins, &login->job))
+    if (login_submit(host->logins, &login->job)) {
+        connection_dirty(connection); /* to be watched for nothing but its end */
         return;
+    }
     connection->is_waiting = false;
     connection->login = NULL;
     login_free(login);
