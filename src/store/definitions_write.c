@@ -235,6 +235,20 @@ apply(struct definitions *definitions, struct change *change)
     return status == 0 ? note(definitions, change) : status;
 }
 
+/* What was committed is gone when somebody has removed the file, and SQLite writes on. */
+static int
+check_file(struct definitions *definitions, char text[DEFINITIONS_TEXT_SIZE])
+{
+    int has_moved = 0;
+    if (sqlite3_file_control(definitions->database, "main", SQLITE_FCNTL_HAS_MOVED, &has_moved)
+            != SQLITE_OK
+        || has_moved == 0)
+        return 0;
+    snprintf(text, DEFINITIONS_TEXT_SIZE, "%s: was removed while the broker runs",
+             definitions->path);
+    return -ENOENT;
+}
+
 /* One transaction for all of them. After an error the database is as it was before. */
 static int
 write_changes(struct definitions *definitions, struct change *changes,
@@ -248,6 +262,8 @@ write_changes(struct definitions *definitions, struct change *changes,
             status = definitions_complain(definitions, "writing", text);
     if (status == 0)
         status = definitions_execute(definitions, "COMMIT", "committing", text);
+    if (status == 0)
+        status = check_file(definitions, text);
     if (status == 0)
         return 0;
     definitions->highest_queue_id = highest_queue_id;

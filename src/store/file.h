@@ -42,7 +42,8 @@ struct file_ops {
     ssize_t (*write)(void *context, int file, const struct iovec *pieces, int count,
                      uint64_t offset);
     ssize_t (*read)(void *context, int file, void *into, size_t size, uint64_t offset);
-    /* Contents and size are on the medium when it returns 0. */
+    /* Contents and size are on the medium when it returns 0. -ENOENT: somebody has removed the
+     * file, and with it what is in it. */
     int (*sync)(void *context, int file);
     /* Makes the file at least this large with its space reserved. -ENOSPC when there is none. */
     int (*allocate)(void *context, int file, uint64_t size);

@@ -57,7 +57,10 @@ static int
 kernel_sync(void *context, int file)
 {
     (void)context;
-    return fdatasync(file) < 0 ? -errno : 0;
+    struct stat status;
+    if (fdatasync(file) < 0 || fstat(file, &status) < 0)
+        return -errno;
+    return status.st_nlink > 0 ? 0 : -ENOENT;
 }
 
 static int

@@ -2,9 +2,10 @@
 import glob
 import json
 import os
+import shutil
 import subprocess
 
-from client import Failure, check_equal
+from client import TIMED_OUT, ChannelClosed, ConnectionClosed, Failure, check_equal
 from harness import TIME_LIMIT, scenario
 
 
@@ -169,3 +170,44 @@ def messages_are_not_dropped_because_the_definitions_are_missing(s):
         os.rename(name + ".away", name)
     started_again(s)
     check_equal("messages", s.channel().counts(queue)[0], 3)
+
+
+def ends_without(s, channel, answer):
+    """The broker ends, and the client has not had that answer."""
+    try:
+        channel.expect(answer)
+    except (ChannelClosed, ConnectionClosed, Failure) as end:
+        if TIMED_OUT in str(end):
+            raise
+    else:
+        raise Failure(f"{answer} has come")
+    check_equal("exit status", s.whippetd.process.wait(TIME_LIMIT), 1)
+
+
+@scenario(restarts=True)
+def nothing_is_confirmed_once_somebody_has_removed_the_files(s):
+    channel = s.channel()
+    channel.select()
+    queue = s.queue(channel, durable=True)
+    channel.publish_confirmed(queue, "before", delivery_mode=2)
+    shutil.rmtree(s.whippetd.data_dir())
+    channel.publish(queue, "after", delivery_mode=2)
+    ends_without(s, channel, "basic.ack")
+    start_anew(s)
+
+
+@scenario(restarts=True)
+def no_declaration_is_answered_once_somebody_has_removed_the_definitions(s):
+    channel = s.channel()
+    for name in glob.glob(os.path.join(s.whippetd.data_dir(), "definitions.sqlite*")):
+        os.remove(name)
+    channel.say("queue.declare", queue=s.queue_name(), durable=True)
+    ends_without(s, channel, "queue.declare-ok")
+    shutil.rmtree(s.whippetd.data_dir())
+    start_anew(s)
+
+
+def start_anew(s):
+    """For the end of the scenario, with nothing of before."""
+    s.queues.clear()
+    started_again(s)
