@@ -13,7 +13,7 @@ enum {
     SUBSCRIPTION_WINDOW = 512 * 1024,
     /* What a delivery counts for beyond its body: frames, and the memory to hold it. */
     DELIVERY_OVERHEAD = 128,
-    /* So much of a queue is always in memory; beyond it, when memory is scarce, only the places. */
+    /* So much of a queue stays in memory when that gets scarce; beyond it, only the places. */
     QUEUE_MEMORY_KEPT = 4 * 1024 * 1024,
     /* Deliveries of one queue in one go, and expirations: what keeps a turn short. */
     QUEUE_RUN_BUDGET = 1024,

@@ -106,15 +106,23 @@ queue_add_entry(struct queue *queue, uint16_t number, uint64_t *tag, struct lane
     return entry;
 }
 
-/* A queue that is long while memory is scarce keeps the places of what comes, and not the messages:
- * these are read again when it is their turn. */
+/* When memory gets scarce, what comes stays in queues that are not long; and in none, when there are
+ * so many of these that together they hold too much. */
+static bool
+stays_in_memory(const struct queue *queue)
+{
+    uint64_t queued = atomic_load_explicit(&queue->shard->queued_bytes, memory_order_relaxed);
+    uint64_t share = queue->shard->memory_share;
+    return LIKELY(queued < share)
+           || (queue->memory < QUEUE_MEMORY_KEPT && queued < share + share / 2);
+}
+
+/* A message that does not stay leaves its place, and is read again when it is its turn. */
 static void
 page_out(struct queue *queue, struct entry *entry)
 {
     struct shard *shard = queue->shard;
-    if (LIKELY(queue->memory < QUEUE_MEMORY_KEPT) || shard->journal == NULL
-        || queue->identifiers != NULL
-        || atomic_load_explicit(&shard->queued_bytes, memory_order_relaxed) < shard->memory_share)
+    if (stays_in_memory(queue) || shard->journal == NULL || queue->identifiers != NULL)
         return;
     if (entry->id == 0
         && shard->journal->page(shard->journal->context, entry->message, queue->journal_id,

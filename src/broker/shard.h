@@ -195,7 +195,9 @@ struct shard {
     void *wake_context;
     /* Memory of messages that wait in queues here. */
     _Atomic uint64_t queued_bytes;
-    uint64_t memory_share; /* from here on long queues leave memory, if there is a journal */
+    /* From here on what comes to long queues leaves it, if there is a journal; and from half as much
+     * again what comes to any. */
+    uint64_t memory_share;
 };
 
 /* Whom to wake when there is mail, and who receives what is for clients. Before the threads start.

@@ -7,12 +7,13 @@ LITTLE_MEMORY = "limits: {memory: 2MiB}"
 NO_DISK = "limits: {disk_free: 1000000GiB}"
 BODY = "m" * 100_000
 ENOUGH = 40  # messages, to go beyond the limit
+IN_MEMORY = {"x-message-deduplication": True}  # such a queue has its messages there in any case
 
 
 def until_blocked(s, **handshake):
     """-> a channel whose connection was told to wait, and the queue it filled."""
     channel = s.channel(**handshake)
-    queue = s.queue(channel)
+    queue = s.queue(channel, arguments=IN_MEMORY)
     channel.publish_all(queue, [f"{n}:{BODY}" for n in range(ENOUGH)])
     channel.connection.expect("connection.blocked", reason="low on memory")
     return channel, queue
@@ -78,7 +79,7 @@ def a_new_publisher_is_told_at_its_first_message(s):
 @scenario(config=LITTLE_MEMORY)
 def a_publisher_that_does_not_want_to_be_told_waits_as_well(s):
     channel = s.channel(capabilities={"publisher_confirms": True})
-    queue = s.queue(channel)
+    queue = s.queue(channel, arguments=IN_MEMORY)
     channel.publish_all(queue, [f"{n}:{BODY}" for n in range(ENOUGH)])
     told = s.channel()
     told.publish("nowhere", "m")
@@ -108,6 +109,20 @@ def a_queue_that_is_longer_than_the_memory_is_on_disk_and_makes_nobody_wait(s):
     channel.all_confirmed(10 * ENOUGH)
     check_equal("told to wait", len(channel.connection.inbox(0)), 0)
     drained(s.channel(), queue, 10 * ENOUGH)
+
+
+@scenario(config="limits: {memory: 16MiB}")
+def so_are_many_queues_that_are_longer_than_the_memory_together(s):
+    channel = s.channel()
+    queues = [s.queue(channel, durable=n % 2 == 0) for n in range(ENOUGH)]
+    channel.select()
+    for n in range(10):
+        for queue in queues:
+            channel.publish(queue, f"{n}:{BODY}", delivery_mode=2)
+    channel.all_confirmed(10 * ENOUGH)
+    check_equal("told to wait", len(channel.connection.inbox(0)), 0)
+    for queue in queues:
+        drained(s.channel(), queue, 10)
 
 
 @scenario(config=NO_DISK)
