@@ -1,5 +1,6 @@
-/* The definitions: what exists and is durable. Vhosts, users and their permissions, exchanges,
- * queues, bindings, kept in one SQLite database, `definitions.sqlite` in the data directory.
+/* The definitions: what exists and is durable. Vhosts, policies, users and their permissions,
+ * exchanges, queues, bindings, kept in one SQLite database, `definitions.sqlite` in the data
+ * directory.
  *
  * Changes are handed over in order, copied, and written by a thread of their own: all that gathered
  * while one transaction was being committed go into the next, so many declarations share a sync.
@@ -23,6 +24,7 @@ struct definitions;
 
 enum definition_kind {
     DEFINITION_VHOST,
+    DEFINITION_POLICY,
     DEFINITION_EXCHANGE,
     DEFINITION_QUEUE,
     DEFINITION_BINDING,
@@ -35,17 +37,21 @@ enum definition_kind {
 struct definition {
     enum definition_kind kind;
     struct slice vhost;
-    struct slice name; /* of the exchange or queue; of a binding's source exchange */
+    struct slice name; /* of the exchange, queue or policy; of a binding's source exchange */
     uint64_t queue_id; /* of a queue; of the store of a delayed exchange, else 0 */
-    struct slice type; /* of an exchange */
+    struct slice type; /* of an exchange; of a policy: what it is for ("queues") */
     bool auto_delete, internal;
-    struct slice arguments; /* a field table's content: bytes here; part of a binding's identity */
+    struct slice arguments;   /* a field table's content: bytes here; part of a binding's identity;
+                               * what a policy says */
     struct slice destination; /* of a binding */
     bool destination_is_exchange;
     struct slice routing_key;
     struct slice user; /* of a user, and of a permission */
     struct slice password_hash, tags;
     struct slice configure, write, read; /* expressions of a permission */
+    struct slice pattern;                /* of a policy */
+    int32_t priority;                    /* of a policy */
+    bool is_operator; /* an operator policy: the two kinds have names of their own */
 };
 
 /* Opens the database in the directory (which exists), making it, or bringing an older schema up to
@@ -54,9 +60,10 @@ struct definition {
 MUST_CHECK int definitions_open(struct definitions **definitions, const char *directory,
                                 char error[DEFINITIONS_TEXT_SIZE]);
 
-/* Calls visit for every definition: vhosts, then exchanges, queues, bindings, users, permissions
- * and topic permissions, each kind in the order in which they were made. The slices are lent for
- * the call. Anything but 0 from visit ends it and is returned. Before definitions_start. */
+/* Calls visit for every definition: vhosts, then policies, exchanges, queues, bindings, users,
+ * permissions and topic permissions, each kind in the order in which they were made. The slices are
+ * lent for the call. Anything but 0 from visit ends it and is returned. Before definitions_start.
+ */
 MUST_CHECK int definitions_load(struct definitions *definitions,
                                 int (*visit)(void *context, const struct definition *definition),
                                 void *context, char error[DEFINITIONS_TEXT_SIZE]);
@@ -88,10 +95,10 @@ MUST_CHECK int definitions_start(struct definitions *definitions, uint64_t log_i
 
 /* Something was added, or removed (what identifies it is enough). Removing an exchange or queue
  * does not remove its bindings, and removing a user not his permissions: that is said separately.
- * Removing a vhost removes all that is in it. Adding a user or a permission that is there changes
- * it; adding anything else that is there and removing what is not are no errors. Any thread; the
- * caller sees to the order. Returns the change's sequence number, 0 when memory ran out: the
- * database has failed then. */
+ * Removing a vhost removes all that is in it. Adding a policy, a user or a permission that is there
+ * changes it; adding anything else that is there and removing what is not are no errors. Any
+ * thread; the caller sees to the order. Returns the change's sequence number, 0 when memory ran
+ * out: the database has failed then. */
 uint64_t definitions_add(struct definitions *definitions, const struct definition *definition);
 uint64_t definitions_remove(struct definitions *definitions, const struct definition *definition);
 

@@ -12,6 +12,7 @@
 /* The statements of definitions_write.c. */
 enum statement {
     ADD_VHOST,
+    ADD_POLICY,
     ADD_EXCHANGE,
     ADD_QUEUE,
     ADD_BINDING,
@@ -19,6 +20,7 @@ enum statement {
     ADD_PERMISSION,
     ADD_TOPIC_PERMISSION,
     REMOVE_VHOST,
+    REMOVE_POLICY,
     REMOVE_EXCHANGE,
     REMOVE_QUEUE,
     REMOVE_BINDING,

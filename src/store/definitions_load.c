@@ -12,13 +12,15 @@ column(sqlite3_stmt *statement, int index)
     return (struct slice){data == NULL ? "" : data, (size_t)sqlite3_column_bytes(statement, index)};
 }
 
-/* The same columns for every kind, so that one function reads them; users and permissions, which
- * have few of them, have more behind. */
+/* The same columns for every kind, so that one function reads them; users, permissions and
+ * policies, which have few of them, have more behind. */
 static const struct {
     enum definition_kind kind;
     const char *sql;
 } loads[] = {
     {DEFINITION_VHOST, "SELECT name, '', '', 0, 0, 0, '', '', 0, '' FROM vhosts ORDER BY n"},
+    {DEFINITION_POLICY, "SELECT vhost, name, apply_to, 0, 0, 0, definition, '', 0, '', '', '', '',"
+                        " '', '', '', pattern, priority, is_operator FROM policies ORDER BY n"},
     {DEFINITION_EXCHANGE, "SELECT vhost, name, type, auto_delete, internal, queue_id, arguments,"
                           " '', 0, '' FROM exchanges ORDER BY n"},
     {DEFINITION_QUEUE, "SELECT vhost, name, '', auto_delete, 0, queue_id, arguments, '', 0, ''"
@@ -33,7 +35,7 @@ static const struct {
                                   " '', '', write, read FROM topic_permissions ORDER BY n"},
 };
 
-enum { COLUMNS_OF_ALL = 10 };
+enum { COLUMNS_OF_ALL = 10, COLUMNS_OF_ACCESS = 16 };
 
 static struct definition
 definition_of(sqlite3_stmt *statement, enum definition_kind kind)
@@ -58,6 +60,11 @@ definition_of(sqlite3_stmt *statement, enum definition_kind kind)
                                   &definition.write, &definition.read};
     for (size_t i = 0; i < ARRAY_SIZE(more); i++)
         *more[i] = column(statement, COLUMNS_OF_ALL + (int)i);
+    if (sqlite3_column_count(statement) == COLUMNS_OF_ACCESS)
+        return definition;
+    definition.pattern = column(statement, COLUMNS_OF_ACCESS);
+    definition.priority = (int32_t)sqlite3_column_int(statement, COLUMNS_OF_ACCESS + 1);
+    definition.is_operator = sqlite3_column_int(statement, COLUMNS_OF_ACCESS + 2) != 0;
     return definition;
 }
 

@@ -40,6 +40,19 @@ static const char *const migrations[] = {
     " DELETE FROM permissions WHERE vhost = OLD.name;"
     " DELETE FROM topic_permissions WHERE vhost = OLD.name; END;"
     "INSERT INTO meta VALUES ('has_had_users', 0);",
+    /* Policies. A trigger cannot be changed, only made anew. */
+    "CREATE TABLE policies (n INTEGER PRIMARY KEY AUTOINCREMENT, vhost BLOB NOT NULL,"
+    " name BLOB NOT NULL, is_operator INTEGER NOT NULL, pattern BLOB NOT NULL,"
+    " priority INTEGER NOT NULL, apply_to BLOB NOT NULL, definition BLOB NOT NULL,"
+    " UNIQUE (vhost, is_operator, name));"
+    "DROP TRIGGER vhost_removed;"
+    "CREATE TRIGGER vhost_removed AFTER DELETE ON vhosts BEGIN"
+    " DELETE FROM bindings WHERE vhost = OLD.name;"
+    " DELETE FROM queues WHERE vhost = OLD.name;"
+    " DELETE FROM exchanges WHERE vhost = OLD.name;"
+    " DELETE FROM policies WHERE vhost = OLD.name;"
+    " DELETE FROM permissions WHERE vhost = OLD.name;"
+    " DELETE FROM topic_permissions WHERE vhost = OLD.name; END;",
 };
 
 enum { SCHEMA_VERSION = ARRAY_SIZE(migrations) };

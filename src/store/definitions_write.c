@@ -16,6 +16,10 @@ enum { SPACE_RETRY_SECONDS = 1 };
 
 static const char *const statement_texts[STATEMENT_COUNT] = {
     [ADD_VHOST] = "INSERT OR IGNORE INTO vhosts (name) VALUES (?1)",
+    [ADD_POLICY] = "INSERT INTO policies (vhost, name, is_operator, pattern, priority, apply_to,"
+                   " definition) VALUES (?1, ?2, ?19, ?17, ?18, ?3, ?7)"
+                   " ON CONFLICT (vhost, is_operator, name) DO UPDATE SET pattern = ?17,"
+                   " priority = ?18, apply_to = ?3, definition = ?7",
     [ADD_EXCHANGE] = "INSERT OR IGNORE INTO exchanges (vhost, name, type, auto_delete, internal,"
                      " queue_id, arguments) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [ADD_QUEUE] = "INSERT OR IGNORE INTO queues (vhost, name, auto_delete, queue_id, arguments)"
@@ -31,6 +35,7 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
                              " VALUES (?11, ?1, ?2, ?15, ?16) ON CONFLICT (user, vhost, exchange)"
                              " DO UPDATE SET write = ?15, read = ?16",
     [REMOVE_VHOST] = "DELETE FROM vhosts WHERE name = ?1",
+    [REMOVE_POLICY] = "DELETE FROM policies WHERE vhost = ?1 AND name = ?2 AND is_operator = ?19",
     [REMOVE_EXCHANGE] = "DELETE FROM exchanges WHERE vhost = ?1 AND name = ?2",
     [REMOVE_QUEUE] = "DELETE FROM queues WHERE vhost = ?1 AND name = ?2",
     [REMOVE_BINDING] = "DELETE FROM bindings WHERE vhost = ?1 AND source = ?2 AND destination = ?8"
@@ -101,6 +106,7 @@ static const struct {
     {11, offsetof(struct definition, user)},       {12, offsetof(struct definition, password_hash)},
     {13, offsetof(struct definition, tags)},       {14, offsetof(struct definition, configure)},
     {15, offsetof(struct definition, write)},      {16, offsetof(struct definition, read)},
+    {17, offsetof(struct definition, pattern)},
 };
 
 static struct slice *
@@ -230,6 +236,10 @@ apply(struct definitions *definitions, struct change *change)
         sqlite3_bind_int64(statement, 6, (int64_t)definition->queue_id);
     if (parameters >= 9)
         sqlite3_bind_int(statement, 9, definition->destination_is_exchange);
+    if (parameters >= 18)
+        sqlite3_bind_int(statement, 18, definition->priority);
+    if (parameters >= 19)
+        sqlite3_bind_int(statement, 19, definition->is_operator);
     int status = sqlite3_step(statement) == SQLITE_DONE ? 0 : -1;
     sqlite3_reset(statement);
     return status == 0 ? note(definitions, change) : status;
