@@ -33,7 +33,7 @@ enum setting_type {
     SETTING_ADDRESSES,     /* a list of ADDRESS:PORT, or one: struct config_addresses */
     SETTING_TEXTS,         /* a list of strings, or one: struct config_texts */
     SETTING_NETWORKS,      /* a list of ADDRESS or ADDRESS/PREFIX, or one: struct networks */
-    SETTING_LIST,          /* texts or mappings (config_list.c): struct config_list */
+    SETTING_LIST,          /* texts or mappings (config_items.h): struct config_list */
 };
 
 /* When a change takes effect, as a bool: while the program runs? */

@@ -1,263 +1,13 @@
-/* Lists of texts and of mappings, such as the users: what an item may hold is a table, and reading,
- * the messages about what is wrong and freeing follow from it. */
+/* Reading lists of texts and of mappings, such as the users, and the messages about what is wrong
+ * with them: both follow from the tables of config_items.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "auth/access.h"
 #include "auth/password.h"
 #include "base/pattern.h"
+#include "config/config_items.h"
 #include "config/config_reader.h"
-
-/* --- The tables ------------------------------------------------------------------------------- */
-
-enum field_kind {
-    FIELD_TEXT,       /* char * */
-    FIELD_EXPRESSION, /* char *: a regular expression */
-    FIELD_PASSWORD,   /* char *: wiped, never told, and only in files that others cannot read */
-    FIELD_HASH,       /* char *: of a password */
-    FIELD_LIST,       /* struct config_list */
-};
-
-struct list_type;
-
-struct list_field {
-    const char *name;
-    enum field_kind kind;
-    size_t offset;           /* in the item */
-    size_t minimum, maximum; /* bytes of a text, items of a list */
-    bool is_required;
-    bool is_unique; /* no two items of a list have the same */
-    const struct list_type *items;
-};
-
-struct list_type {
-    const char *one; /* "a user" */
-    size_t item_size;
-    bool is_text;        /* the items are texts; else mappings */
-    bool has_short_form; /* a text stands for a mapping with that as its first field */
-    size_t field_count;
-    const struct list_field *fields;
-    const char *(*check)(const void *item); /* NULL, or what is wrong with the whole */
-};
-
-enum { VHOST_MAX = 255, TAG_MAX = 255 };
-
-#define FIELDS(fields_) .field_count = ARRAY_SIZE(fields_), .fields = (fields_)
-
-static const struct list_field text_fields[] = {
-    {"", FIELD_TEXT, 0, 1, 255, .is_required = true, .is_unique = true},
-};
-static const struct list_type texts = {
-    .one = "a text", .item_size = sizeof(char *), .is_text = true, FIELDS(text_fields)};
-
-#define MEMBER(name) offsetof(struct config_permission, name)
-static const struct list_field permission_fields[] = {
-    {"vhost", FIELD_TEXT, MEMBER(vhost), 1, VHOST_MAX, .is_required = true, .is_unique = true},
-    {"configure", FIELD_EXPRESSION, MEMBER(configure), 0, PATTERN_TEXT_MAX, .is_required = true},
-    {"write", FIELD_EXPRESSION, MEMBER(write), 0, PATTERN_TEXT_MAX, .is_required = true},
-    {"read", FIELD_EXPRESSION, MEMBER(read), 0, PATTERN_TEXT_MAX, .is_required = true},
-};
-#undef MEMBER
-static const struct list_type permissions = {
-    .one = "a permission",
-    .item_size = sizeof(struct config_permission),
-    FIELDS(permission_fields),
-};
-
-#define MEMBER(name) offsetof(struct config_topic_permission, name)
-static const struct list_field topic_permission_fields[] = {
-    {"vhost", FIELD_TEXT, MEMBER(vhost), 1, VHOST_MAX, .is_required = true},
-    {"exchange", FIELD_TEXT, MEMBER(exchange), 1, 255, .is_required = true},
-    {"write", FIELD_EXPRESSION, MEMBER(write), 0, PATTERN_TEXT_MAX, .is_required = true},
-    {"read", FIELD_EXPRESSION, MEMBER(read), 0, PATTERN_TEXT_MAX, .is_required = true},
-};
-#undef MEMBER
-static const struct list_type topic_permissions = {
-    .one = "a topic permission",
-    .item_size = sizeof(struct config_topic_permission),
-    FIELDS(topic_permission_fields),
-};
-
-#define MEMBER(name) offsetof(struct config_user, name)
-static const struct list_field user_fields[] = {
-    {"name", FIELD_TEXT, MEMBER(name), 1, ACCESS_NAME_MAX, .is_required = true, .is_unique = true},
-    {"password", FIELD_PASSWORD, MEMBER(password), 1, PASSWORD_MAX, .is_required = false},
-    {"password_hash", FIELD_HASH, MEMBER(password_hash), 0, PASSWORD_HASH_MAX - 1,
-     .is_required = false},
-    {"tags", FIELD_LIST, MEMBER(tags), 0, 32, .items = &texts},
-    {"permissions", FIELD_LIST, MEMBER(permissions), 0, 10000, .items = &permissions},
-    {"topic_permissions", FIELD_LIST, MEMBER(topic_permissions), 0, 10000,
-     .items = &topic_permissions},
-};
-#undef MEMBER
-
-static const char *
-check_user(const void *item)
-{
-    const struct config_user *user = item;
-
-    if ((user->password == NULL) == (user->password_hash == NULL))
-        return "expected either password or password_hash (which may be \"\": no password)";
-    return NULL;
-}
-
-static const struct list_type users = {
-    .one = "a user",
-    .item_size = sizeof(struct config_user),
-    FIELDS(user_fields),
-    .check = check_user,
-};
-
-static const struct list_field vhost_fields[] = {
-    {"name", FIELD_TEXT, offsetof(struct config_vhost, name), 1, VHOST_MAX, .is_required = true,
-     .is_unique = true},
-};
-static const struct list_type vhosts = {
-    .one = "a vhost",
-    .item_size = sizeof(struct config_vhost),
-    .has_short_form = true,
-    FIELDS(vhost_fields),
-};
-
-/* What the settings of type SETTING_LIST are lists of. */
-static const struct {
-    const char *path;
-    const struct list_type *items;
-} list_settings[] = {
-    {"users", &users},
-    {"vhosts", &vhosts},
-    {"loopback_users", &texts},
-};
-
-static const struct list_type *
-items_of(const struct setting *setting)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(list_settings); i++)
-        if (strcmp(setting->path, list_settings[i].path) == 0)
-            return list_settings[i].items;
-    abort(); /* a line of settings.def that is not in the table above */
-}
-
-/* --- Freeing ---------------------------------------------------------------------------------- */
-
-static char **
-text_in(const struct list_field *field, void *item)
-{
-    return (char **)(void *)((char *)item + field->offset);
-}
-
-static struct config_list *
-list_in(const struct list_field *field, void *item)
-{
-    return (struct config_list *)(void *)((char *)item + field->offset);
-}
-
-static void *
-item_at(const struct list_type *type, const struct config_list *list, size_t index)
-{
-    return (char *)list->items + index * type->item_size;
-}
-
-static void free_list(const struct list_type *type, struct config_list *list);
-
-static void
-clear_item(const struct list_type *type, void *item)
-{
-    for (size_t i = 0; i < type->field_count; i++) {
-        const struct list_field *field = &type->fields[i];
-
-        if (field->kind == FIELD_LIST) {
-            free_list(field->items, list_in(field, item));
-            continue;
-        }
-        char *text = *text_in(field, item);
-        if (field->kind == FIELD_PASSWORD && text != NULL)
-            secret_wipe(text, strlen(text));
-        free(text);
-    }
-    memset(item, 0, type->item_size);
-}
-
-static void
-free_list(const struct list_type *type, struct config_list *list)
-{
-    for (size_t i = 0; i < list->count; i++)
-        clear_item(type, item_at(type, list, i));
-    free(list->items);
-    *list = (struct config_list){.count = 0};
-}
-
-static struct config_list *
-setting_list(const struct setting *setting, struct settings *settings)
-{
-    return (struct config_list *)(void *)((char *)settings + setting->offset);
-}
-
-void
-setting_lists_drop(struct settings *settings, const struct settings *others)
-{
-    for (size_t i = 0; i < SETTING_COUNT; i++) {
-        const struct setting *setting = &setting_table[i];
-        struct config_list *list = setting_list(setting, settings);
-
-        if (setting->type != SETTING_LIST)
-            continue;
-        const struct config_list *other =
-            others == NULL ? NULL : (const void *)((const char *)others + setting->offset);
-        if (other == NULL || other->items != list->items)
-            free_list(items_of(setting), list);
-    }
-}
-
-static bool lists_equal(const struct list_type *type, const struct config_list *a,
-                        const struct config_list *b);
-
-static bool
-items_equal(const struct list_type *type, void *a, void *b)
-{
-    for (size_t i = 0; i < type->field_count; i++) {
-        const struct list_field *field = &type->fields[i];
-
-        if (field->kind == FIELD_LIST) {
-            if (!lists_equal(field->items, list_in(field, a), list_in(field, b)))
-                return false;
-            continue;
-        }
-        const char *text_a = *text_in(field, a), *text_b = *text_in(field, b);
-        if (text_a == NULL || text_b == NULL ? text_a != text_b : strcmp(text_a, text_b) != 0)
-            return false;
-    }
-    return true;
-}
-
-static bool
-lists_equal(const struct list_type *type, const struct config_list *a, const struct config_list *b)
-{
-    /* A list that is there and empty is another than none. */
-    if (a->count != b->count || (a->items == NULL) != (b->items == NULL))
-        return false;
-    for (size_t i = 0; i < a->count; i++)
-        if (!items_equal(type, item_at(type, a, i), item_at(type, b, i)))
-            return false;
-    return true;
-}
-
-bool
-setting_lists_equal(const struct setting *setting, const struct settings *a,
-                    const struct settings *b)
-{
-    return lists_equal(items_of(setting), (const void *)((const char *)a + setting->offset),
-                       (const void *)((const char *)b + setting->offset));
-}
-
-void
-setting_list_move(const struct setting *setting, struct settings *to, struct settings *from)
-{
-    free_list(items_of(setting), setting_list(setting, to));
-    *setting_list(setting, to) = *setting_list(setting, from);
-    *setting_list(setting, from) = (struct config_list){.count = 0};
-}
 
 /* --- Messages --------------------------------------------------------------------------------- */
 
@@ -389,9 +139,9 @@ read_text(struct reader *reader, const struct list_field *field, const char *pat
                 is_secret ? "" : reader_describe(reader, found), wrong);
         return;
     }
-    free(*text_in(field, item)); /* of a key that stands there twice */
-    *text_in(field, item) = strndup(text.data, text.size);
-    if (*text_in(field, item) == NULL)
+    free(*item_text(field, item)); /* of a key that stands there twice */
+    *item_text(field, item) = strndup(text.data, text.size);
+    if (*item_text(field, item) == NULL)
         config_errors_add(reader->errors, 0, 0, "out of memory");
 }
 
@@ -408,7 +158,7 @@ read_field(struct reader *reader, const struct list_field *field, const char *pa
 
     join(path, field, joined);
     if (field->kind == FIELD_LIST)
-        return read_list(reader, field->items, joined, field->maximum, list_in(field, item));
+        return read_list(reader, field->items, joined, field->maximum, item_list(field, item));
     read_text(reader, field, joined, item);
     return reader_skip_value(reader);
 }
@@ -482,14 +232,14 @@ check_unique(struct reader *reader, const struct list_type *type, const char *pa
              const struct config_list *list, yaml_mark_t mark)
 {
     char joined[PATH_MAX_SIZE], quoted[CONFIG_QUOTE_MAX];
-    void *last = item_at(type, list, list->count - 1);
+    void *last = config_list_item(type, list, list->count - 1);
 
     for (size_t i = 0; i < type->field_count; i++) {
         const struct list_field *field = &type->fields[i];
-        const char *text = field->is_unique ? *text_in(field, last) : NULL;
+        const char *text = field->is_unique ? *item_text(field, last) : NULL;
 
         for (size_t j = 0; text != NULL && j + 1 < list->count; j++) {
-            const char *other = *text_in(field, item_at(type, list, j));
+            const char *other = *item_text(field, config_list_item(type, list, j));
 
             if (other == NULL || strcmp(text, other) != 0)
                 continue;
@@ -515,7 +265,7 @@ read_item(struct reader *reader, const struct list_type *type, const char *path,
         return false;
     }
     list->items = grown;
-    void *item = memset(item_at(type, list, list->count++), 0, type->item_size);
+    void *item = memset(config_list_item(type, list, list->count++), 0, type->item_size);
     if (type->is_text || (type->has_short_form && is_scalar)) {
         if (!read_field(reader, &type->fields[0], path, item))
             return false;
@@ -550,7 +300,7 @@ read_list(struct reader *reader, const struct list_type *type, const char *path,
         reader->event.type == YAML_SCALAR_EVENT && config_scalar_is_null(reader_scalar(reader));
     char found[CONFIG_QUOTE_MAX];
 
-    free_list(type, list);
+    config_list_free(type, list);
     if (is_null)
         return true; /* as when all its items are commented out */
     if (type->is_text && reader->event.type == YAML_SCALAR_EVENT)
@@ -586,5 +336,6 @@ reader_read_list(struct reader *reader, const struct setting *setting)
     struct config_list *list = setting_list(setting, reader->settings);
 
     *list = (struct config_list){.count = 0}; /* what was there is the caller's */
-    return read_list(reader, items_of(setting), setting->path, (size_t)setting->maximum, list);
+    return read_list(reader, config_list_type(setting), setting->path, (size_t)setting->maximum,
+                     list);
 }
