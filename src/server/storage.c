@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "broker/policy.h"
 #include "server/storage_internal.h"
 #include "store/file.h"
 
@@ -32,6 +33,9 @@ definition_of(const struct catalogue_event *event)
         .destination = event->destination,
         .destination_is_exchange = event->destination_is_exchange,
         .routing_key = event->routing_key,
+        .is_operator = event->is_operator,
+        .pattern = event->pattern,
+        .priority = event->priority,
     };
 }
 
@@ -50,10 +54,14 @@ on_change(void *context, const struct catalogue_event *event)
         [CATALOGUE_QUEUE_REMOVED] = {DEFINITION_QUEUE, true},
         [CATALOGUE_BINDING_ADDED] = {DEFINITION_BINDING, false},
         [CATALOGUE_BINDING_REMOVED] = {DEFINITION_BINDING, true},
+        [CATALOGUE_POLICY_SET] = {DEFINITION_POLICY, false},
+        [CATALOGUE_POLICY_REMOVED] = {DEFINITION_POLICY, true},
     };
     struct storage *storage = context;
     struct definition definition = definition_of(event);
     definition.kind = meanings[event->type].kind;
+    if (definition.kind == DEFINITION_POLICY)
+        definition.type = slice_from(policy_target_name(event->target));
     /* The store of a delayed exchange is kept with the exchange. */
     if (definition.kind == DEFINITION_QUEUE && event->internal)
         return;

@@ -1,9 +1,11 @@
 /* Restoring: catalogue, users and queues from the definitions, then the messages from the log. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "broker/policy.h"
 #include "broker/queue.h"
 #include "server/storage_internal.h"
 
@@ -92,6 +94,35 @@ restore_binding(struct storage *storage, struct vhost *vhost, const struct defin
                : -EINVAL;
 }
 
+/* There is nothing yet that could be told of it. */
+static int
+restore_policy(struct storage *storage, struct vhost *vhost, const struct definition *definition)
+{
+    struct policy_declaration declaration = {
+        .is_operator = definition->is_operator,
+        .name = definition->name,
+        .pattern = definition->pattern,
+        .priority = definition->priority,
+        .definition = definition->arguments,
+    };
+    struct policy_change change = {0};
+    char error[POLICY_ERROR_MAX] = "out of memory";
+    int status = -EBADMSG;
+    if (!policy_target_find(definition->type, &declaration.target))
+        snprintf(error, sizeof(error), "it is for '%.*s', which is unknown",
+                 SLICE_ARGS(definition->type));
+    else if (amqp_table_validate(definition->arguments, AMQP_TABLE_MAX_DEPTH) != 0)
+        snprintf(error, sizeof(error), "what it says is damaged");
+    else
+        status =
+            policy_set(storage->server->broker->catalogue, vhost, &declaration, &change, error);
+    free(change.queues);
+    if (status != 0)
+        log_error("a policy cannot be restored", LOG_SLICE("vhost", definition->vhost),
+                  LOG_SLICE("policy", definition->name), LOG_STR("reason", error));
+    return status;
+}
+
 static int
 restore_access(struct storage *storage, const struct definition *definition)
 {
@@ -135,6 +166,11 @@ storage_restore_definition(void *context, const struct definition *definition)
         return -EBADMSG;
     }
     int status;
+    if (definition->kind == DEFINITION_POLICY) {
+        status = restore_policy(storage, vhost, definition);
+        vhost_unref(vhost);
+        return status;
+    }
     catalogue_lock(catalogue);
     if (definition->kind == DEFINITION_EXCHANGE)
         status = restore_exchange(storage, vhost, definition, &error);
