@@ -14,6 +14,7 @@
 #include "config/config.h"
 #include "server/footprint.h"
 #include "server/maintenance.h"
+#include "server/file_policies.h"
 #include "server/privileges.h"
 #include "server/reload.h"
 #include "server/sandbox.h"
@@ -26,6 +27,7 @@
 enum { THREADS_DEFAULT_MAX = 8 };
 
 _Static_assert((int)USERS_ERROR_MAX >= (int)ADMIN_ERROR_MAX, "the text of the administration fits");
+_Static_assert((int)USERS_ERROR_MAX >= (int)FILE_POLICIES_ERROR_MAX, "the text of policies fits");
 
 struct options {
     const char *config, *data_dir, *threads;
@@ -192,7 +194,9 @@ read_settings(void *context, struct settings *settings, struct config_errors *er
     const struct options *options = context;
     errors->count = errors->total = 0;
     settings_init(settings);
-    if (options->config != NULL && config_load(settings, options->config, errors) != 0)
+    if (options->config != NULL
+        && (config_load(settings, options->config, errors) != 0
+            || file_policies_check(settings, errors) != 0))
         return -1;
     return apply_options(settings, options);
 }
@@ -311,6 +315,7 @@ serve(const struct settings *settings)
     char problem[USERS_ERROR_MAX];
     const struct admin_subject subject = {&server, storage, settings};
     if (users_apply(&server, settings, problem) != 0
+        || file_policies_apply(&server, settings, problem) != 0
         || users_begin(&server, storage, settings, problem) != 0
         || admin_open(&admin, &subject, problem) != 0) {
         fprintf(stderr, "whippetd: %s\n", problem);

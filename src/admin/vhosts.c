@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "admin/routes.h"
+#include "server/file_policies.h"
 
 enum { VHOST_NAME_MAX = 255 }; /* of connection.open: a short string */
 
@@ -65,6 +66,11 @@ add(void *context)
     struct vhost_change *change = context;
     change->status = catalogue_vhost_add(change->subject->server->broker->catalogue, change->name);
     change->is_there = change->status == -EEXIST;
+    /* The configuration file may have policies for it. */
+    if (change->status == 0
+        && file_policies_apply(change->subject->server, change->subject->settings, change->reason)
+               != 0)
+        change->status = -ENOMEM;
 }
 
 static bool

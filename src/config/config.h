@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "amqp/slice.h"
 #include "base/compiler.h"
 #include "base/log.h"
 #include "net/network.h"
@@ -34,7 +35,8 @@ enum {
     CONFIG_DEPTH_MAX = 16,         /* nested mappings and lists; the keys need two */
     CONFIG_ERRORS_MAX = 100,       /* that are kept; the others are counted */
     CONFIG_ERROR_TEXT_MAX = 384,   /* one message with its 0; a longer one is cut */
-    CONFIG_VALUE_TEXT_MAX = 256,   /* a value in a message with its 0; a longer one is cut */
+    CONFIG_QUOTE_MAX = 96, /* a piece of the file in a message: quoted, escaped, cut, with its 0 */
+    CONFIG_VALUE_TEXT_MAX = 256, /* a value in a message with its 0; a longer one is cut */
 };
 
 /* Where to listen: a host as the resolver takes it ("127.0.0.1", "::1", "fe80::1%eth0",
@@ -79,6 +81,21 @@ struct config_user {
 
 struct config_vhost {
     char *name;
+};
+
+/* A key of a policy's definition, and its value: a text, or (text NULL) the number. */
+struct config_entry {
+    char *name, *text;
+    int64_t number;
+};
+
+struct config_policy {
+    char *name, *pattern;
+    char *vhost;                   /* NULL: not given, "/" */
+    char *apply_to;                /* NULL: not given, "all" */
+    int64_t priority;              /* of int32_t's range */
+    struct config_list definition; /* of struct config_entry */
+    size_t line, column;           /* where it stands in the file, from 1; not compared */
 };
 
 /* A copy by assignment shares the lists: one of the two is to be ended (settings_fini). */
@@ -135,6 +152,7 @@ struct settings {
         enum tls_peer_name peer_name;
     } tls;
     struct config_list vhosts, users;
+    struct config_list policies, operator_policies; /* of struct config_policy */
     struct config_list loopback_users; /* of char *; "guest" if the file does not name any */
 };
 
@@ -172,6 +190,16 @@ MUST_CHECK int config_load_text(struct settings *settings, const char *path, con
 /* "path:line:column: message", or "path: message" of the file as a whole, without newline. Returns
  * the length that was needed, as snprintf. index is less than count. */
 int config_error_format(const struct config_errors *errors, size_t index, char *out, size_t size);
+
+/* Adds an error, for what only others can find: line and column from 1, or both 0 for the file as a
+ * whole. What is of the file in it has been through config_escape. */
+PRINTF_LIKE(4, 5)
+void config_errors_add(struct config_errors *errors, size_t line, size_t column, const char *format,
+                       ...);
+
+/* Text of the file for messages: what does not print is escaped, and a long one is cut, so that a
+ * message is one line of readable UTF-8. Returns out. */
+const char *config_escape(struct slice text, char out[CONFIG_QUOTE_MAX]);
 
 /* All of them, one per line, and how many more there are. */
 void config_errors_print(const struct config_errors *errors, FILE *out);

@@ -12,8 +12,7 @@
 #include "config/config.h"
 
 enum {
-    SETTING_PATH_MAX = 64, /* the longest path of a setting with its 0 */
-    CONFIG_QUOTE_MAX = 96, /* a piece of the file in a message: quoted, escaped, cut, with its 0 */
+    SETTING_PATH_MAX = 64,     /* the longest path of a setting with its 0 */
     CONFIG_EXPECTED_MAX = 192, /* what a setting takes, with its 0 */
 };
 
@@ -148,14 +147,5 @@ const char *setting_text(const struct setting *setting, const struct settings *s
 
 /* A scalar for messages: 65, "65" in quotes, nothing. Returns out. */
 const char *config_scalar_describe(struct config_scalar scalar, char out[CONFIG_QUOTE_MAX]);
-
-/* Text of the file for messages: what does not print is escaped, and a long one is cut, so that a
- * message is one line of readable UTF-8. Returns out. */
-const char *config_escape(struct slice text, char out[CONFIG_QUOTE_MAX]);
-
-/* Adds an error; line and column from 1, or both 0 for the file as a whole. */
-PRINTF_LIKE(4, 5)
-void config_errors_add(struct config_errors *errors, size_t line, size_t column, const char *format,
-                       ...);
 
 #endif

@@ -89,6 +89,38 @@ static const struct list_type vhosts = {
     FIELDS(vhost_fields),
 };
 
+#define MEMBER(name) offsetof(struct config_entry, name)
+static const struct list_field entry_fields[] = {
+    {"", FIELD_TEXT, MEMBER(name), 1, 255, .is_required = true, .is_unique = true},
+    {"", FIELD_TEXT, MEMBER(text), 0, 4096, .is_required = false},
+    {"", FIELD_INTEGER, MEMBER(number), 0, 0, .is_required = false},
+};
+#undef MEMBER
+static const struct list_type entries = {
+    .one = "an integer or a text",
+    .item_size = sizeof(struct config_entry),
+    .is_entries = true,
+    FIELDS(entry_fields),
+};
+
+#define MEMBER(name) offsetof(struct config_policy, name)
+static const struct list_field policy_fields[] = {
+    {"name", FIELD_TEXT, MEMBER(name), 1, 255, .is_required = true},
+    {"vhost", FIELD_TEXT, MEMBER(vhost), 1, VHOST_MAX, .is_required = false},
+    {"pattern", FIELD_EXPRESSION, MEMBER(pattern), 0, PATTERN_TEXT_MAX, .is_required = true},
+    {"apply_to", FIELD_TEXT, MEMBER(apply_to), 1, 255, .is_required = false},
+    {"priority", FIELD_INTEGER, MEMBER(priority), 0, 0, .is_required = false},
+    {"definition", FIELD_LIST, MEMBER(definition), 0, 100, .is_required = true, .items = &entries},
+};
+static const struct list_type policies = {
+    .one = "a policy",
+    .item_size = sizeof(struct config_policy),
+    FIELDS(policy_fields),
+    .line_offset = MEMBER(line),
+    .column_offset = MEMBER(column),
+};
+#undef MEMBER
+
 /* What the settings of type SETTING_LIST are lists of. */
 static const struct {
     const char *path;
@@ -97,6 +129,8 @@ static const struct {
     {"users", &users},
     {"vhosts", &vhosts},
     {"loopback_users", &texts},
+    {"policies", &policies},
+    {"operator_policies", &policies},
 };
 
 const struct list_type *
@@ -114,6 +148,12 @@ char **
 item_text(const struct list_field *field, void *item)
 {
     return (char **)(void *)((char *)item + field->offset);
+}
+
+int64_t *
+item_integer(const struct list_field *field, void *item)
+{
+    return (int64_t *)(void *)((char *)item + field->offset);
 }
 
 struct config_list *
@@ -138,6 +178,8 @@ clear_item(const struct list_type *type, void *item)
             config_list_free(field->items, item_list(field, item));
             continue;
         }
+        if (field->kind == FIELD_INTEGER)
+            continue;
         char *text = *item_text(field, item);
         if (field->kind == FIELD_PASSWORD && text != NULL)
             secret_wipe(text, strlen(text));
@@ -188,6 +230,11 @@ items_equal(const struct list_type *type, void *a, void *b)
 
         if (field->kind == FIELD_LIST) {
             if (!lists_equal(field->items, item_list(field, a), item_list(field, b)))
+                return false;
+            continue;
+        }
+        if (field->kind == FIELD_INTEGER) {
+            if (*item_integer(field, a) != *item_integer(field, b))
                 return false;
             continue;
         }

@@ -10,6 +10,7 @@ enum field_kind {
     FIELD_EXPRESSION, /* char *: a regular expression */
     FIELD_PASSWORD,   /* char *: wiped, never told, and only in files that others cannot read */
     FIELD_HASH,       /* char *: of a password */
+    FIELD_INTEGER,    /* int64_t, of int32_t's range when it is read */
     FIELD_LIST,       /* struct config_list */
 };
 
@@ -30,9 +31,11 @@ struct list_type {
     size_t item_size;
     bool is_text;        /* the items are texts; else mappings */
     bool has_short_form; /* a text stands for a mapping with that as its first field */
+    bool is_entries;     /* it is no list, but one mapping of any names: struct config_entry */
     size_t field_count;
     const struct list_field *fields;
     const char *(*check)(const void *item); /* NULL, or what is wrong with the whole */
+    size_t line_offset, column_offset;      /* of the members that are told its place; 0: none */
 };
 
 /* What the setting, of type SETTING_LIST, is a list of. */
@@ -41,8 +44,9 @@ const struct list_type *config_list_type(const struct setting *setting);
 /* The list that the setting is. */
 struct config_list *setting_list(const struct setting *setting, struct settings *settings);
 
-/* A field of an item that is a text; or a list. */
+/* A field of an item that is a text, an integer, or a list. */
 char **item_text(const struct list_field *field, void *item);
+int64_t *item_integer(const struct list_field *field, void *item);
 struct config_list *item_list(const struct list_field *field, void *item);
 
 void *config_list_item(const struct list_type *type, const struct config_list *list, size_t index);

@@ -1,5 +1,6 @@
 /* Reading lists of texts and of mappings, such as the users, and the messages about what is wrong
  * with them: both follow from the tables of config_items.h. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,10 +146,54 @@ read_text(struct reader *reader, const struct list_field *field, const char *pat
         config_errors_add(reader->errors, 0, 0, "out of memory");
 }
 
+/* --- Integers --------------------------------------------------------------------------------- */
+
+/* Decimal digits, perhaps after a minus, and not in quotes. */
+static bool
+parse_integer(struct config_scalar scalar, int64_t *value)
+{
+    struct slice text = scalar.text;
+    bool is_negative = text.size > 0 && text.data[0] == '-';
+    size_t digits = text.size - is_negative;
+    int64_t sum = 0;
+
+    if (!scalar.is_plain || digits == 0)
+        return false;
+    for (size_t i = is_negative; i < text.size; i++) {
+        int digit = text.data[i] - '0';
+
+        if (digit < 0 || digit > 9 || __builtin_mul_overflow(sum, 10, &sum)
+            || __builtin_sub_overflow(sum, digit, &sum)) /* downwards, where there is one more */
+            return false;
+    }
+    *value = sum;
+    return is_negative || !__builtin_sub_overflow(0, sum, value);
+}
+
+/* The current event into a field that is an integer; what is wrong is noted. */
+static void
+read_integer(struct reader *reader, const struct list_field *field, const char *path, void *item)
+{
+    char found[CONFIG_QUOTE_MAX];
+    int64_t value;
+
+    if (reader->event.type == YAML_ALIAS_EVENT)
+        return; /* it has been noted as what it is */
+    if (reader->event.type == YAML_SCALAR_EVENT && parse_integer(reader_scalar(reader), &value)
+        && value >= INT32_MIN && value <= INT32_MAX)
+        *item_integer(field, item) = value;
+    else
+        FAIL_AT(reader, reader->event.start_mark,
+                "%s: expected an integer from %" PRId32 " to %" PRId32 "; found %s", path,
+                INT32_MIN, INT32_MAX, reader_describe(reader, found));
+}
+
 /* --- Items ------------------------------------------------------------------------------------ */
 
 MUST_CHECK static bool read_list(struct reader *reader, const struct list_type *type,
                                  const char *path, size_t maximum, struct config_list *list);
+MUST_CHECK static bool read_entries(struct reader *reader, const struct list_field *field,
+                                    const char *path, struct config_list *list);
 
 /* The value of a field: the current event, up to its last. */
 MUST_CHECK static bool
@@ -157,9 +202,14 @@ read_field(struct reader *reader, const struct list_field *field, const char *pa
     char joined[PATH_MAX_SIZE];
 
     join(path, field, joined);
+    if (field->kind == FIELD_LIST && field->items->is_entries)
+        return read_entries(reader, field, joined, item_list(field, item));
     if (field->kind == FIELD_LIST)
         return read_list(reader, field->items, joined, field->maximum, item_list(field, item));
-    read_text(reader, field, joined, item);
+    if (field->kind == FIELD_INTEGER)
+        read_integer(reader, field, joined, item);
+    else
+        read_text(reader, field, joined, item);
     return reader_skip_value(reader);
 }
 
@@ -194,6 +244,18 @@ read_key(struct reader *reader, const struct list_type *type, const char *path, 
     return NULL;
 }
 
+/* Tells the item where it stands, counted from 1. */
+static void
+note_place(const struct list_type *type, void *item, yaml_mark_t mark)
+{
+    const size_t line = mark.line + 1, column = mark.column + 1;
+
+    if (type->line_offset == 0)
+        return;
+    memcpy((char *)item + type->line_offset, &line, sizeof(line));
+    memcpy((char *)item + type->column_offset, &column, sizeof(column));
+}
+
 /* An item that is a mapping, which begins with the current event; up to its end. */
 MUST_CHECK static bool
 read_mapping(struct reader *reader, const struct list_type *type, const char *path, void *item)
@@ -202,6 +264,7 @@ read_mapping(struct reader *reader, const struct list_type *type, const char *pa
     size_t lines[FIELDS_MAX] = {0}, errors_before = reader->errors->total;
     yaml_mark_t begin = reader->event.start_mark;
 
+    note_place(type, item, begin);
     for (;;) {
         if (!reader_next(reader))
             return false;
@@ -250,6 +313,20 @@ check_unique(struct reader *reader, const struct list_type *type, const char *pa
     }
 }
 
+/* Room at the end of the list, of zeros. NULL: out of memory, which is noted. */
+static void *
+new_item(struct reader *reader, const struct list_type *type, struct config_list *list)
+{
+    char *grown = realloc(list->items, (list->count + 1) * type->item_size);
+
+    if (grown == NULL) {
+        config_errors_add(reader->errors, 0, 0, "out of memory");
+        return NULL;
+    }
+    list->items = grown;
+    return memset(config_list_item(type, list, list->count++), 0, type->item_size);
+}
+
 /* One item: the current event, up to its last. */
 MUST_CHECK static bool
 read_item(struct reader *reader, const struct list_type *type, const char *path,
@@ -258,14 +335,10 @@ read_item(struct reader *reader, const struct list_type *type, const char *path,
     yaml_mark_t mark = reader->event.start_mark;
     bool is_scalar =
         reader->event.type == YAML_SCALAR_EVENT && !config_scalar_is_null(reader_scalar(reader));
-    char *grown = realloc(list->items, (list->count + 1) * type->item_size);
+    void *item = new_item(reader, type, list);
 
-    if (grown == NULL) {
-        config_errors_add(reader->errors, 0, 0, "out of memory");
+    if (item == NULL)
         return false;
-    }
-    list->items = grown;
-    void *item = memset(config_list_item(type, list, list->count++), 0, type->item_size);
     if (type->is_text || (type->has_short_form && is_scalar)) {
         if (!read_field(reader, &type->fields[0], path, item))
             return false;
@@ -327,6 +400,84 @@ read_list(struct reader *reader, const struct list_type *type, const char *path,
             if (!reader_skip_value(reader) || !reader_next(reader))
                 return false;
         return true;
+    }
+}
+
+/* --- Mappings of any names -------------------------------------------------------------------- */
+
+/* The value of an entry whose name is read. */
+static void
+read_entry(struct reader *reader, const struct list_type *type, const char *path,
+           struct config_entry *entry)
+{
+    char found[CONFIG_QUOTE_MAX], quoted[CONFIG_QUOTE_MAX];
+
+    if (reader->event.type == YAML_ALIAS_EVENT)
+        return; /* it has been noted as what it is */
+    if (reader->event.type == YAML_SCALAR_EVENT) {
+        struct config_scalar scalar = reader_scalar(reader);
+
+        if (parse_integer(scalar, &entry->number))
+            return;
+        if (config_scalar_is_text(scalar) && scalar.text.size <= type->fields[1].maximum
+            && !config_has_control(scalar.text)) {
+            entry->text = strndup(scalar.text.data, scalar.text.size);
+            if (entry->text == NULL)
+                config_errors_add(reader->errors, 0, 0, "out of memory");
+            return;
+        }
+    }
+    FAIL_AT(reader, reader->event.start_mark, "%s.%s: expected %s; found %s", path,
+            config_escape(slice_from(entry->name), quoted), type->one,
+            reader_describe(reader, found));
+}
+
+/* The name of an entry, which is the current event; false: what is wrong is noted. */
+static bool
+read_entry_name(struct reader *reader, const struct list_type *type, const char *path,
+                struct config_entry *entry)
+{
+    const struct list_field *field = &type->fields[0];
+
+    read_text(reader, field, path, entry);
+    return entry->name != NULL;
+}
+
+/* A mapping, the current event, up to its end. A name that stands there twice is told as that of an
+ * item of a list would be. */
+static bool
+read_entries(struct reader *reader, const struct list_field *field, const char *path,
+             struct config_list *list)
+{
+    const struct list_type *type = field->items;
+    char found[CONFIG_QUOTE_MAX];
+
+    config_list_free(type, list);
+    if (reader->event.type != YAML_MAPPING_START_EVENT) {
+        if (reader->event.type != YAML_ALIAS_EVENT)
+            FAIL_AT(reader, reader->event.start_mark,
+                    "%s: expected a mapping, each value of which is %s; found %s", path, type->one,
+                    reader_describe(reader, found));
+        return reader_skip_value(reader);
+    }
+    for (;;) {
+        if (!reader_next(reader))
+            return false;
+        if (reader->event.type == YAML_MAPPING_END_EVENT)
+            return note_empty(reader, list);
+        yaml_mark_t mark = reader->event.start_mark;
+        struct config_entry *entry = new_item(reader, type, list);
+        bool is_named = entry != NULL && read_entry_name(reader, type, path, entry);
+        if (entry == NULL || !reader_skip_value(reader) || !reader_next(reader))
+            return false;
+        if (is_named && list->count > field->maximum)
+            FAIL_AT(reader, mark, "%s: expected at most %zu keys", path, field->maximum);
+        else if (is_named)
+            check_unique(reader, type, path, list, mark);
+        if (is_named)
+            read_entry(reader, type, path, entry);
+        if (!reader_skip_value(reader))
+            return false;
     }
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "server/file_policies.h"
 #include "server/supervisor.h"
 #include "server/tls_settings.h"
 #include "server/users.h"
@@ -90,6 +91,17 @@ apply_users(struct server *server, const struct settings *settings, char error[R
     return -1;
 }
 
+/* After the users, who bring the vhosts. */
+static int
+apply_policies(struct server *server, const struct settings *settings, char error[RELOAD_ERROR_MAX])
+{
+    char text[FILE_POLICIES_ERROR_MAX];
+    if (file_policies_apply(server, settings, text) == 0)
+        return 0;
+    snprintf(error, RELOAD_ERROR_MAX, "%.*s", RELOAD_ERROR_MAX - 1, text);
+    return -1;
+}
+
 /* Each is called at every reload, changed or not, since files that a setting only names may have
  * changed. 0, or -1 with one line why the old is kept. The log comes last: what is done before is
  * told as loudly as before. */
@@ -99,7 +111,8 @@ static const struct {
                  char error[RELOAD_ERROR_MAX]);
 } parts[] = {
     {"limits", apply_limits}, {"proxies", apply_proxies}, {"watermarks", apply_watermarks},
-    {"tls", apply_tls},       {"users", apply_users},     {"log", apply_log},
+    {"tls", apply_tls},       {"users", apply_users},     {"policies", apply_policies},
+    {"log", apply_log},
 };
 
 /* --- Reading and telling ---------------------------------------------------------------------- */

@@ -62,7 +62,7 @@ START_TEST(unknown_keys_are_told_with_what_was_meant)
            "f:5:1: unknown key \"lgo\"; did you mean log?\n"
            "f:6:1: unknown key \"q\"; expected one of data_dir, listen, threads, user, group, "
            "core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol, admin, "
-           "vhosts, users, loopback_users\n");
+           "vhosts, users, policies, operator_policies, loopback_users\n");
     refuse("log: {verbosity: 1, \"\": 2, \"lev\\0el\": 3}\n",
            "f:1:7: unknown key \"log.verbosity\"; expected one of level, format\n"
            "f:1:21: unknown key \"log.\"; expected one of level, format\n"
@@ -149,7 +149,7 @@ START_TEST(anchors_aliases_and_tags_are_refused)
            "f:5:10: tags (tag:yaml.org,2002:int) are not supported\n"
            "f:6:1: unknown key \"<<\"; expected one of data_dir, listen, threads, user, group, "
            "core_dumps, seccomp, heartbeat, log, limits, tls, proxy_protocol, admin, "
-           "vhosts, users, loopback_users\n"
+           "vhosts, users, policies, operator_policies, loopback_users\n"
            "f:6:5: aliases (*a) are not supported\n");
 }
 END_TEST
@@ -160,7 +160,7 @@ START_TEST(depth_is_bounded)
     const char *const unknown = "f:1:1: unknown key \"q\"; expected one of data_dir, listen, "
                                 "threads, user, group, core_dumps, seccomp, heartbeat, log, "
                                 "limits, tls, proxy_protocol, admin, "
-                                "vhosts, users, loopback_users\n";
+                                "vhosts, users, policies, operator_policies, loopback_users\n";
     char expected[512];
 
     /* The outermost mapping and 15 lists. */

@@ -61,6 +61,29 @@ START_TEST(lists_are_compared_item_by_item_and_tell_no_secret)
 }
 END_TEST
 
+START_TEST(policies_are_compared_by_all_that_they_say)
+{
+    static const char *const others[] = {
+        "policies: [{name: p, pattern: a, definition: {expires: 2, overflow: x}}]\n",
+        "policies: [{name: p, pattern: a, definition: {expires: 1, overflow: y}}]\n",
+        "policies: [{name: p, pattern: a, definition: {expires: 1}}]\n",
+        "policies: [{name: p, pattern: a, priority: 1, definition: {expires: 1, overflow: x}}]\n",
+        "policies: [{name: p, pattern: b, definition: {expires: 1, overflow: x}}]\n",
+    };
+    settings_init(&defaults);
+    load("policies: [{name: p, pattern: a, definition: {expires: 1, overflow: x}}]\n");
+    settings_take_live(&defaults, &settings);
+    load("\n\npolicies: [{name: p, pattern: a, definition: {expires: 1, overflow: x}}]\n");
+    ck_assert_str_eq(changes_text(), ""); /* where it stands plays no part */
+    for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+        load(others[i]);
+        ck_assert_str_eq(changes_text(), "policies: a list of 1 -> a list of 1 live\n");
+    }
+    settings_fini(&settings);
+    settings_fini(&defaults);
+}
+END_TEST
+
 START_TEST(a_list_that_was_longer_once_is_the_same)
 {
     load("listen: [127.0.0.1:5672, localhost:1]\n");
@@ -113,6 +136,7 @@ main(void)
     tcase_add_test(tests, a_configuration_that_says_the_same_has_no_changes);
     tcase_add_test(tests, changes_are_told_as_they_are_written);
     tcase_add_test(tests, lists_are_compared_item_by_item_and_tell_no_secret);
+    tcase_add_test(tests, policies_are_compared_by_all_that_they_say);
     tcase_add_test(tests, a_list_that_was_longer_once_is_the_same);
     tcase_add_test(tests, a_long_value_is_cut);
     tcase_add_test(tests, only_what_may_change_is_taken_over);

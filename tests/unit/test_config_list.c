@@ -47,6 +47,81 @@ START_TEST(users_are_read_with_all_that_they_have)
 }
 END_TEST
 
+START_TEST(policies_are_read_with_their_definitions)
+{
+    load("policies:\n"
+         "  - name: p\n"
+         "    vhost: /v\n"
+         "    pattern: ^q\n"
+         "    apply_to: queues\n"
+         "    priority: -3\n"
+         "    definition: {max-length: 9223372036854775807, overflow: drop-head,\n"
+         "                 delivery-limit: -1, dead-letter-exchange: \"\", ha-params: \"2\"}\n"
+         "operator_policies:\n"
+         "  - {name: o, pattern: \"\", definition: {}}\n");
+    const struct config_policy *policy = settings.policies.items;
+    const struct config_entry *entries = policy->definition.items;
+    ck_assert_uint_eq(settings.policies.count, 1);
+    ck_assert_str_eq(policy->name, "p");
+    ck_assert_str_eq(policy->vhost, "/v");
+    ck_assert_str_eq(policy->pattern, "^q");
+    ck_assert_str_eq(policy->apply_to, "queues");
+    ck_assert_int_eq(policy->priority, -3);
+    ck_assert_uint_eq(policy->line, 2);
+    ck_assert_uint_eq(policy->column, 5);
+    ck_assert_uint_eq(policy->definition.count, 5);
+    ck_assert_str_eq(entries[0].name, "max-length");
+    ck_assert_ptr_null(entries[0].text);
+    ck_assert_int_eq(entries[0].number, INT64_MAX);
+    ck_assert_str_eq(entries[1].text, "drop-head");
+    ck_assert_int_eq(entries[2].number, -1);
+    ck_assert_str_eq(entries[3].text, "");
+    ck_assert_str_eq(entries[4].text, "2");
+    policy = settings.operator_policies.items;
+    ck_assert_uint_eq(settings.operator_policies.count, 1);
+    ck_assert_ptr_null(policy->vhost);
+    ck_assert_ptr_null(policy->apply_to);
+    ck_assert_int_eq(policy->priority, 0);
+    ck_assert_uint_eq(policy->definition.count, 0);
+}
+END_TEST
+
+START_TEST(all_that_is_wrong_with_a_policy_is_told_with_its_place)
+{
+    refuse(
+        "policies:\n"
+        "  - {name: a, pattern: \"(\", definition: 5, priority: 2147483648}\n"
+        "  - {name: b, pattern: \"\", definition: {x: [], y: 1, y: {a: b}, 5: 3, z: 1.5}}\n"
+        "  - {name: c, definition: {x: 9223372036854775808, y: true, z: }, priority: -5}\n"
+        "  - {name: d, pattern: x, priority: \"5\", definition: {\"\": 1, w: -}}\n"
+        "  - {name: e, pattern: x, priority: high, definition: &x {a: 1}}\n",
+        "f:2:24: policies.pattern: expected a regular expression; found \"(\" in quotes: missing "
+        "closing parenthesis, at byte 1\n"
+        "f:2:41: policies.definition: expected a mapping, each value of which is an integer or a "
+        "text; found 5\n"
+        "f:2:54: policies.priority: expected an integer from -2147483648 to 2147483647; found "
+        "2147483648\n"
+        "f:3:44: policies.definition.x: expected an integer or a text; found a list\n"
+        "f:3:54: policies.definition: \"y\" is in the list twice\n"
+        "f:3:57: policies.definition.y: expected an integer or a text; found a mapping\n"
+        "f:3:65: policies.definition: expected a text of 1 to 255 bytes without control "
+        "characters (in quotes, if it looks like a number); found 5\n"
+        "f:3:74: policies.definition.z: expected an integer or a text; found 1.5\n"
+        "f:4:31: policies.definition.x: expected an integer or a text; found "
+        "9223372036854775808\n"
+        "f:4:55: policies.definition.y: expected an integer or a text; found true\n"
+        "f:4:64: policies.definition.z: expected an integer or a text; found nothing\n"
+        "f:4:5: policies: a policy needs the key pattern\n"
+        "f:5:37: policies.priority: expected an integer from -2147483648 to 2147483647; found "
+        "\"5\" in quotes\n"
+        "f:5:55: policies.definition: expected a text of 1 to 255 bytes without control "
+        "characters (in quotes, if it looks like a number); found \"\" in quotes\n"
+        "f:6:37: policies.priority: expected an integer from -2147483648 to 2147483647; found "
+        "high\n"
+        "f:6:55: anchors (&x) are not supported\n");
+}
+END_TEST
+
 START_TEST(an_item_with_one_key_may_be_a_text)
 {
     load("vhosts: [/a, {name: b}]\n");
@@ -182,6 +257,8 @@ main(void)
 
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, users_are_read_with_all_that_they_have);
+    tcase_add_test(tests, policies_are_read_with_their_definitions);
+    tcase_add_test(tests, all_that_is_wrong_with_a_policy_is_told_with_its_place);
     tcase_add_test(tests, an_item_with_one_key_may_be_a_text);
     tcase_add_test(tests, an_empty_list_is_told_from_none);
     tcase_add_test(tests, a_later_file_replaces_the_list_or_keeps_it);
