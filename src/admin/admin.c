@@ -17,6 +17,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+enum { COLUMNS_MAX = 1024 }; /* bytes: more than all names of all columns */
+
 struct admin {
     struct admin_subject subject;
     struct MHD_Daemon *daemon;
@@ -36,11 +38,15 @@ struct incoming {
 static enum MHD_Result
 send_reply(struct MHD_Connection *connection, struct admin_reply *reply)
 {
-    char *text =
-        reply->json != NULL ? json_dumps(reply->json, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
-    json_decref(reply->json);
-    struct MHD_Response *response = MHD_create_response_from_buffer(text != NULL ? strlen(text) : 0,
-                                                                    text, MHD_RESPMEM_MUST_FREE);
+    char *text = (char *)reply->text.data;
+    size_t size = reply->text.size;
+    if (reply->json != NULL) {
+        text = json_dumps(reply->json, JSON_COMPACT | JSON_ENCODE_ANY);
+        size = text != NULL ? strlen(text) : 0;
+        json_decref(reply->json);
+    }
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(size, text, MHD_RESPMEM_MUST_FREE);
     if (response == NULL) {
         free(text);
         return MHD_NO;
@@ -107,15 +113,41 @@ read_body(const struct buffer *body, json_t **json, struct admin_reply *reply)
     return false;
 }
 
+/* What is asked beside the path. */
+struct asked {
+    bool only_new;
+    struct slice columns;
+    char text[COLUMNS_MAX]; /* of them */
+};
+
+/* -EINVAL: the columns are too many, or no text. */
+static int
+read_asked(struct MHD_Connection *connection, struct asked *asked)
+{
+    const char *none_match =
+        MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "If-None-Match");
+    const char *columns = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "columns");
+    asked->only_new = none_match != NULL && strcmp(none_match, "*") == 0;
+    asked->columns = SLICE("");
+    if (columns == NULL)
+        return 0;
+    if (strlen(columns) > sizeof(asked->text))
+        return -EINVAL;
+    return admin_path_decode(slice_from(columns), asked->text, &asked->columns);
+}
+
 static void
 answer(const struct admin *admin, const struct incoming *incoming, const char *method,
-       const struct admin_path *path, bool only_new, struct admin_reply *reply)
+       const struct admin_path *path, const struct asked *asked, struct admin_reply *reply)
 {
     json_t *body;
     if (!read_body(&incoming->body, &body, reply))
         return;
-    struct admin_request request = {
-        .subject = &admin->subject, .body = body, .uid = incoming->uid, .only_new = only_new};
+    struct admin_request request = {.subject = &admin->subject,
+                                    .body = body,
+                                    .columns = asked->columns,
+                                    .uid = incoming->uid,
+                                    .only_new = asked->only_new};
     routes_handle(method, path, &request, reply);
     json_decref(body);
 }
@@ -127,8 +159,7 @@ respond(const struct admin *admin, struct MHD_Connection *connection,
 {
     struct admin_path path;
     struct admin_reply reply = {.status = HTTP_INTERNAL_SERVER_ERROR};
-    const char *none_match =
-        MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "If-None-Match");
+    struct asked asked;
     int status = admin_path_parse(&path, slice_from(url));
     if (incoming->is_too_large)
         admin_refuse(&reply, HTTP_CONTENT_TOO_LARGE, "the body is larger than %d bytes",
@@ -137,9 +168,12 @@ respond(const struct admin *admin, struct MHD_Connection *connection,
         admin_refuse(&reply, HTTP_URI_TOO_LONG, "the path is too long");
     else if (status != 0)
         admin_refuse(&reply, HTTP_BAD_REQUEST, "the path is not well-formed UTF-8 and %%XX");
+    else if (read_asked(connection, &asked) != 0)
+        admin_refuse(&reply, HTTP_BAD_REQUEST,
+                     "columns: expected names with commas between, at most %d bytes",
+                     (int)COLUMNS_MAX);
     else
-        answer(admin, incoming, method, &path, none_match != NULL && strcmp(none_match, "*") == 0,
-               &reply);
+        answer(admin, incoming, method, &path, &asked, &reply);
     if (is_change(method)) {
         settle(admin, &reply);
         tell(method, url, incoming->uid, reply.status);

@@ -15,9 +15,8 @@ digit(char c)
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* One part, of what is not longer than the room at out. -EINVAL. */
-static int
-decode(struct slice escaped, char *out, struct slice *part)
+int
+admin_path_decode(struct slice escaped, char *out, struct slice *part)
 {
     size_t size = 0;
     for (size_t i = 0; i < escaped.size; i++) {
@@ -54,7 +53,7 @@ admin_path_parse(struct admin_path *path, struct slice url)
         if (path->count == ADMIN_PATH_PARTS)
             return -E2BIG;
         struct slice *part = &path->parts[path->count];
-        if (decode((struct slice){begin, (size_t)(at - begin)}, out, part) != 0)
+        if (admin_path_decode((struct slice){begin, (size_t)(at - begin)}, out, part) != 0)
             return -EINVAL;
         out += part->size;
         path->count++;

@@ -25,4 +25,8 @@ struct admin_path {
  * more parts than fit. */
 MUST_CHECK int admin_path_parse(struct admin_path *path, struct slice url);
 
+/* Decodes the escapes of a part that is not longer than the room at out, to which *part then
+ * points. -EINVAL, as above. */
+MUST_CHECK int admin_path_decode(struct slice escaped, char *out, struct slice *part);
+
 #endif

@@ -53,6 +53,7 @@ admin_refuse(struct admin_reply *reply, unsigned status, const char *format, ...
     vsnprintf(reason, sizeof(reason), format, arguments);
     va_end(arguments);
     json_decref(reply->json);
+    buffer_free(&reply->text);
     reply->status = status;
     reply->json = json_pack("{s:s, s:o}", "error", error_word(status), "reason",
                             admin_text(slice_from(reason)));
@@ -111,14 +112,21 @@ admin_field(const struct admin_request *request, const char *name, bool is_neede
     return -1;
 }
 
+struct vhost *
+admin_vhost(const struct admin_request *request, struct slice name, struct admin_reply *reply)
+{
+    struct vhost *vhost = catalogue_vhost_find(request->subject->server->broker->catalogue, name);
+    if (vhost == NULL)
+        admin_refuse(reply, HTTP_NOT_FOUND, "no vhost '%.*s'", SLICE_ARGS(name));
+    return vhost;
+}
+
 bool
 admin_has_vhost(const struct admin_request *request, struct slice name, struct admin_reply *reply)
 {
-    struct vhost *vhost = catalogue_vhost_find(request->subject->server->broker->catalogue, name);
-    if (vhost == NULL) {
-        admin_refuse(reply, HTTP_NOT_FOUND, "no vhost '%.*s'", SLICE_ARGS(name));
+    struct vhost *vhost = admin_vhost(request, name, reply);
+    if (vhost == NULL)
         return false;
-    }
     vhost_unref(vhost);
     return true;
 }
@@ -153,6 +161,32 @@ admin_each_user(const struct admin_request *request,
         access_user_unref(users[i]);
     }
     free(users);
+    return 0;
+}
+
+static int
+compare_vhosts(const void *a, const void *b)
+{
+    struct vhost *const *first = a, *const *second = b;
+    return admin_compare(vhost_name(*first), vhost_name(*second));
+}
+
+int
+admin_each_vhost(const struct admin_request *request,
+                 void (*visit)(void *context, struct vhost *vhost), void *context)
+{
+    struct vhost **vhosts;
+    size_t count;
+    int status = catalogue_vhost_list(request->subject->server->broker->catalogue, &vhosts, &count);
+    if (status != 0)
+        return status;
+    if (count > 1)
+        qsort(vhosts, count, sizeof(struct vhost *), compare_vhosts);
+    for (size_t i = 0; i < count; i++) {
+        visit(context, vhosts[i]);
+        vhost_unref(vhosts[i]);
+    }
+    free(vhosts);
     return 0;
 }
 

@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "admin/path.h"
+#include "base/buffer.h"
 #include "base/compiler.h"
 #include "config/config.h"
 #include "server/storage.h"
@@ -43,14 +44,16 @@ struct admin_request {
     const struct admin_subject *subject;
     struct slice names[ADMIN_PATH_PARTS]; /* what stands for the {names} of the route, in order */
     const json_t *body;                   /* an object; NULL: there is none */
+    struct slice columns;                 /* of lists, with commas between; "": all */
     uid_t uid;                            /* of the process that asks */
     bool only_new;                        /* If-None-Match: * -- what is there is not changed */
 };
 
 struct admin_reply {
     unsigned status;
-    json_t *json;      /* owned; NULL: nothing but the status */
-    const char *allow; /* with HTTP_METHOD_NOT_ALLOWED: what is */
+    json_t *json;       /* owned; NULL: the text, or nothing but the status */
+    struct buffer text; /* JSON too; owned */
+    const char *allow;  /* with HTTP_METHOD_NOT_ALLOWED: what is */
 };
 
 /* A text of names as JSON; not NULL unless memory is short. What is not UTF-8 in it, because it was
@@ -73,6 +76,10 @@ void admin_show(struct admin_reply *reply, json_t *json);
 MUST_CHECK int admin_field(const struct admin_request *request, const char *name, bool is_needed,
                            struct slice *value, bool *is_there, struct admin_reply *reply);
 
+/* A reference to the vhost; NULL, with the answer: there is none. */
+struct vhost *admin_vhost(const struct admin_request *request, struct slice name,
+                          struct admin_reply *reply);
+
 /* Whether there is such a vhost; if not, that is the answer. */
 bool admin_has_vhost(const struct admin_request *request, struct slice name,
                      struct admin_reply *reply);
@@ -81,6 +88,10 @@ bool admin_has_vhost(const struct admin_request *request, struct slice name,
 MUST_CHECK int admin_each_user(const struct admin_request *request,
                                void (*visit)(void *context, const struct access_user *user),
                                void *context);
+
+/* Called with each vhost, in the order of their names, which is lent. -ENOMEM. */
+MUST_CHECK int admin_each_vhost(const struct admin_request *request,
+                                void (*visit)(void *context, struct vhost *vhost), void *context);
 
 /* How to order names: as bytes. */
 int admin_compare(struct slice a, struct slice b);

@@ -2,7 +2,6 @@
  * there, and it has the configuration, whose vhosts are not for others to remove. */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "admin/routes.h"
 #include "server/file_policies.h"
@@ -25,28 +24,19 @@ vhost_json(struct slice name)
     return json_pack("{s:o, s:b}", "name", admin_text(name), "tracing", 0);
 }
 
-static int
-compare_vhosts(const void *a, const void *b)
+static void
+gather(void *list, struct vhost *vhost)
 {
-    struct vhost *const *first = a, *const *second = b;
-    return admin_compare(vhost_name(*first), vhost_name(*second));
+    json_array_append_new(list, vhost_json(vhost_name(vhost)));
 }
 
 void
 vhosts_list(const struct admin_request *request, struct admin_reply *reply)
 {
-    struct vhost **vhosts;
-    size_t count;
-    json_t *list = NULL;
-    if (catalogue_vhost_list(request->subject->server->broker->catalogue, &vhosts, &count) == 0) {
-        list = json_array();
-        if (count > 1)
-            qsort(vhosts, count, sizeof(vhosts[0]), compare_vhosts);
-        for (size_t i = 0; i < count; i++) {
-            json_array_append_new(list, vhost_json(vhost_name(vhosts[i])));
-            vhost_unref(vhosts[i]);
-        }
-        free(vhosts);
+    json_t *list = json_array();
+    if (admin_each_vhost(request, gather, list) != 0) {
+        json_decref(list);
+        list = NULL;
     }
     admin_show(reply, list);
 }
