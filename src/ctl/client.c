@@ -11,9 +11,9 @@
 #include "ctl/text.h"
 
 enum {
-    TIMEOUT_S = 60,                /* longer than the broker waits for its disk */
-    ANSWER_MAX = 64 * 1024 * 1024, /* bytes */
-    URL_MAX = 8192,                /* four names of 255 bytes, escaped */
+    TIMEOUT_S = 60,                 /* longer than the broker waits for its disk */
+    ANSWER_MAX = 256 * 1024 * 1024, /* bytes: some 500,000 queues */
+    URL_MAX = 8192,                 /* four names of 255 bytes, escaped */
 };
 
 struct client {
@@ -55,8 +55,9 @@ receive(char *data, size_t size, size_t count, void *context)
 
 /* -1: it is too long. */
 static int
-make_url(struct client *client, const char *const *parts, char url[URL_MAX])
+make_url(struct client *client, const struct client_question *question, char url[URL_MAX])
 {
+    const char *const *parts = question->parts;
     size_t size = (size_t)snprintf(url, URL_MAX, "http://localhost/api");
     for (; *parts != NULL; parts++) {
         char *escaped = curl_easy_escape(client->curl, *parts, 0);
@@ -67,7 +68,9 @@ make_url(struct client *client, const char *const *parts, char url[URL_MAX])
         if (size >= URL_MAX)
             return -1;
     }
-    return 0;
+    if (question->columns != NULL)
+        size += (size_t)snprintf(url + size, URL_MAX - size, "?columns=%s", question->columns);
+    return size < URL_MAX ? 0 : -1;
 }
 
 static CURLcode
@@ -147,9 +150,9 @@ judge(struct client *client, const struct buffer *received, json_t **answer)
 }
 
 int
-client_ask(struct client *client, const char *method, const char *const *parts, json_t *body,
-           bool only_new, json_t **answer)
+client_ask(struct client *client, const struct client_question *question, json_t **answer)
 {
+    json_t *body = question->body;
     char url[URL_MAX];
     struct buffer received;
     int status = -1;
@@ -158,10 +161,10 @@ client_ask(struct client *client, const char *method, const char *const *parts, 
     char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
     if (body != NULL && text == NULL) {
         fputs("whippetctl: out of memory\n", stderr);
-    } else if (make_url(client, parts, url) != 0) {
+    } else if (make_url(client, question, url) != 0) {
         fputs("whippetctl: the names are too long\n", stderr);
     } else {
-        CURLcode code = perform(client, method, url, text, only_new, &received);
+        CURLcode code = perform(client, question->method, url, text, question->only_new, &received);
         if (code == CURLE_OK)
             status = judge(client, &received, answer);
         else

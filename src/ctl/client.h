@@ -13,10 +13,17 @@ struct client;
 struct client *client_new(const char *socket);
 void client_free(struct client *client);
 
-/* Asks for a path of these parts, up to a NULL, each escaped as it needs; body (NULL: none) is sent
- * as JSON, and given up. only_new: what is there is not changed. 0 with *answer, which the caller
- * owns (NULL: there is none); or -1, after one line on standard error. */
-MUST_CHECK int client_ask(struct client *client, const char *method, const char *const *parts,
-                          json_t *body, bool only_new, json_t **answer);
+struct client_question {
+    const char *method;
+    const char *const *parts; /* of the path, up to a NULL, each escaped as it needs */
+    const char *columns;      /* what to tell of each thing, with commas between; NULL: all */
+    json_t *body;             /* sent as JSON, and given up; NULL: none */
+    bool only_new;            /* what is there is not changed */
+};
+
+/* 0 with *answer, which the caller owns (NULL: there is none); or -1, after one line on standard
+ * error. */
+MUST_CHECK int client_ask(struct client *client, const struct client_question *question,
+                          json_t **answer);
 
 #endif

@@ -1,7 +1,8 @@
-/* whippetctl: changes users, vhosts and permissions of a running broker, through the HTTP API on
- * its Unix socket. Passwords are read from standard input, never from the command line, which
- * everybody on the machine can see. */
+/* whippetctl: changes users, vhosts, permissions and policies of a running broker, and lists its
+ * queues and exchanges, through the HTTP API on its Unix socket. Passwords are read from standard
+ * input, never from the command line, which everybody on the machine can see. */
 #include <curl/curl.h>
+#include <errno.h>
 #include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@ enum { EXIT_USAGE = 2 };
 
 struct options {
     const char *data_dir, *socket, *vhost, *format;
+    const char *priority, *apply_to; /* NULL: not given */
     bool has_vhost, wants_help, wants_version;
 };
 
@@ -36,7 +38,8 @@ usage(FILE *out)
           "\n",
           out);
     for (int i = 0; (verb = verb_at(i)) != NULL; i++)
-        fprintf(out, "  %s%s%s%s\n        %s\n", verb->name, verb->has_vhost ? " [-p VHOST]" : "",
+        fprintf(out, "  %s%s%s%s\n        %s\n", verb->name,
+                verb->options != VERB_PLAIN ? " [-p VHOST]" : "",
                 verb->arguments[0] != 0 ? " " : "", verb->arguments, verb->summary);
 }
 
@@ -49,6 +52,8 @@ read_options(struct options *options, int argc, char **argv)
         {"socket", required_argument, NULL, 's'},
         {"vhost", required_argument, NULL, 'p'},
         {"format", required_argument, NULL, 'f'},
+        {"priority", required_argument, NULL, 'P'},
+        {"apply-to", required_argument, NULL, 'a'},
         {"version", no_argument, NULL, 'V'},
         {"help", no_argument, NULL, 'h'},
         {0},
@@ -69,6 +74,12 @@ read_options(struct options *options, int argc, char **argv)
         case 'f':
             options->format = optarg;
             break;
+        case 'P':
+            options->priority = optarg;
+            break;
+        case 'a':
+            options->apply_to = optarg;
+            break;
         case 'V':
             options->wants_version = true;
             break;
@@ -82,17 +93,41 @@ read_options(struct options *options, int argc, char **argv)
     return 0;
 }
 
+/* Whether the text, or 0 if there is none, is an integer of 32 bits. */
+static bool
+read_priority(const char *text, int *priority)
+{
+    char *end;
+    *priority = 0;
+    if (text == NULL)
+        return true;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (errno != 0 || end == text || *end != 0 || value < INT_MIN || value > INT_MAX)
+        return false;
+    *priority = (int)value;
+    return true;
+}
+
 /* 0, or EXIT_USAGE when the arguments are not the verb's. */
 static int
 check_usage(const struct options *options, const struct verb *verb, int count)
 {
+    int priority;
     if (strcmp(options->format, "text") != 0 && strcmp(options->format, "json") != 0)
         fprintf(stderr, "whippetctl: --format: expected text or json, not '%s'\n", options->format);
-    else if (options->has_vhost && !verb->has_vhost)
+    else if (options->has_vhost && verb->options == VERB_PLAIN)
         fprintf(stderr, "whippetctl: %s has no vhost: -p means nothing\n", verb->name);
+    else if ((options->priority != NULL || options->apply_to != NULL)
+             && verb->options != VERB_POLICY)
+        fprintf(stderr, "whippetctl: %s sets no policy: --priority and --apply-to mean nothing\n",
+                verb->name);
+    else if (!read_priority(options->priority, &priority))
+        fprintf(stderr, "whippetctl: --priority: expected an integer, not '%s'\n",
+                options->priority);
     else if (count < verb->min || count > verb->max)
         fprintf(stderr, "whippetctl: usage: %s%s %s\n", verb->name,
-                verb->has_vhost ? " [-p VHOST]" : "", verb->arguments);
+                verb->options != VERB_PLAIN ? " [-p VHOST]" : "", verb->arguments);
     else
         return 0;
     return EXIT_USAGE;
@@ -111,13 +146,15 @@ run(const struct options *options, const struct verb *verb, char **arguments, in
         fputs("whippetctl: out of memory\n", stderr);
         return EXIT_FAILURE;
     }
-    const struct verb_call call = {
+    struct verb_call call = {
         .client = client,
         .vhost = options->vhost,
+        .apply_to = options->apply_to,
         .wants_json = strcmp(options->format, "json") == 0,
         .arguments = (const char *const *)arguments,
         .count = count,
     };
+    (void)read_priority(options->priority, &call.priority); /* it was good */
     int status = verb->run(&call);
     client_free(client);
     if (fflush(stdout) != 0 || ferror(stdout) != 0) {

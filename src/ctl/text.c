@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <termios.h>
 #include <unistd.h>
@@ -40,8 +41,11 @@ print_value(const json_t *value, FILE *out)
             print_value(json_array_get(value, i), out);
         }
         fputc(']', out);
-    } else if (json_is_boolean(value)) {
-        fputs(json_is_true(value) ? "true" : "false", out);
+    } else if (value != NULL && !json_is_null(value)) { /* a table is JSON in the text, too */
+        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        if (text != NULL)
+            text_print(text, out);
+        free(text);
     }
 }
 

@@ -20,8 +20,10 @@ static int
 change(const struct verb_call *call, const char *method, const char *const *path, json_t *body,
        bool only_new)
 {
+    const struct client_question question = {
+        .method = method, .parts = path, .body = body, .only_new = only_new};
     json_t *answer;
-    int status = client_ask(call->client, method, path, body, only_new, &answer);
+    int status = client_ask(call->client, &question, &answer);
     if (status == 0)
         json_decref(answer);
     return status;
@@ -38,11 +40,14 @@ change_to(const struct verb_call *call, const char *method, const char *const *p
     return change(call, method, path, body, false);
 }
 
+/* wanted: as struct client_question's columns. */
 static int
-list(const struct verb_call *call, const char *const *path, const struct text_column *columns)
+list_some(const struct verb_call *call, const char *const *path, const char *wanted,
+          const struct text_column *columns)
 {
+    const struct client_question question = {.method = "GET", .parts = path, .columns = wanted};
     json_t *answer;
-    int status = client_ask(call->client, "GET", path, NULL, false, &answer);
+    int status = client_ask(call->client, &question, &answer);
     if (status != 0)
         return status;
     if (call->wants_json)
@@ -51,6 +56,12 @@ list(const struct verb_call *call, const char *const *path, const struct text_co
         text_table(answer, columns, stdout);
     json_decref(answer);
     return status;
+}
+
+static int
+list(const struct verb_call *call, const char *const *path, const struct text_column *columns)
+{
+    return list_some(call, path, NULL, columns);
 }
 
 /* A body with the password of standard input, and with tags if there are to be some. */
@@ -229,40 +240,198 @@ list_user_topic_permissions(const struct verb_call *call)
     return list(call, PATH("users", call->arguments[0], "topic-permissions"), columns);
 }
 
+/* --- Policies --------------------------------------------------------------------------------- */
+
+static int
+set(const struct verb_call *call, const char *set_name)
+{
+    const char *const *a = call->arguments;
+    json_error_t error;
+    json_t *definition = json_loads(a[2], JSON_REJECT_DUPLICATES, &error);
+    if (!json_is_object(definition)) {
+        fprintf(stderr, "whippetctl: the definition is not a JSON object%s%s\n",
+                definition == NULL ? ": " : "", definition == NULL ? error.text : "");
+        json_decref(definition);
+        return -1;
+    }
+    return change_to(call, "PUT", PATH(set_name, call->vhost, a[0]),
+                     json_pack("{s:s, s:o, s:i, s:s*}", "pattern", a[1], "definition", definition,
+                               "priority", call->priority, "apply-to", call->apply_to));
+}
+
+static int
+clear(const struct verb_call *call, const char *set_name)
+{
+    return change(call, "DELETE", PATH(set_name, call->vhost, call->arguments[0]), NULL, false);
+}
+
+static int
+list_set(const struct verb_call *call, const char *set_name)
+{
+    static const struct text_column columns[] = {{"vhost", "vhost"},
+                                                 {"name", "name"},
+                                                 {"pattern", "pattern"},
+                                                 {"apply-to", "apply-to"},
+                                                 {"definition", "definition"},
+                                                 {"priority", "priority"},
+                                                 {NULL, NULL}};
+    return list(call, PATH(set_name, call->vhost), columns);
+}
+
+static int
+set_policy(const struct verb_call *call)
+{
+    return set(call, "policies");
+}
+
+static int
+clear_policy(const struct verb_call *call)
+{
+    return clear(call, "policies");
+}
+
+static int
+list_policies(const struct verb_call *call)
+{
+    return list_set(call, "policies");
+}
+
+static int
+set_operator_policy(const struct verb_call *call)
+{
+    return set(call, "operator-policies");
+}
+
+static int
+clear_operator_policy(const struct verb_call *call)
+{
+    return clear(call, "operator-policies");
+}
+
+static int
+list_operator_policies(const struct verb_call *call)
+{
+    return list_set(call, "operator-policies");
+}
+
+/* --- Queues and exchanges --------------------------------------------------------------------- */
+
+enum { COLUMNS_MAX = VERB_ARGUMENTS_ANY, COLUMNS_SIZE = 2048 };
+
+/* Lists those columns that are among the known ones (up to a NULL), or the first two. */
+static int
+list_columns(const struct verb_call *call, const char *kind, const char *const *known)
+{
+    const char *const *chosen = call->count > 0 ? call->arguments : known;
+    const int count = call->count > 0 ? call->count : 2;
+    struct text_column columns[COLUMNS_MAX + 1] = {{NULL, NULL}};
+    char wanted[COLUMNS_SIZE];
+    size_t size = 0;
+    for (int i = 0; i < count; i++) {
+        const char *const *column = known;
+        while (*column != NULL && strcmp(*column, chosen[i]) != 0)
+            column++;
+        if (*column == NULL) {
+            fputs("whippetctl: no such column: ", stderr);
+            text_print(chosen[i], stderr);
+            fprintf(stderr, "; there are");
+            for (column = known; *column != NULL; column++)
+                fprintf(stderr, " %s", *column);
+            fputc('\n', stderr);
+            return -1;
+        }
+        columns[i] = (struct text_column){*column, *column};
+        size += (size_t)snprintf(wanted + size, sizeof(wanted) - size, "%s%s", i > 0 ? "," : "",
+                                 *column);
+        if (size >= sizeof(wanted)) {
+            fputs("whippetctl: the columns are too many\n", stderr);
+            return -1;
+        }
+    }
+    return list_some(call, PATH(kind, call->vhost), wanted, columns);
+}
+
+static int
+list_queues(const struct verb_call *call)
+{
+    static const char *const columns[] = {"name",
+                                          "messages",
+                                          "messages_ready",
+                                          "messages_unacknowledged",
+                                          "consumers",
+                                          "type",
+                                          "state",
+                                          "durable",
+                                          "auto_delete",
+                                          "exclusive",
+                                          "arguments",
+                                          "policy",
+                                          "operator_policy",
+                                          "effective_policy_definition",
+                                          "vhost",
+                                          NULL};
+    return list_columns(call, "queues", columns);
+}
+
+static int
+list_exchanges(const struct verb_call *call)
+{
+    static const char *const columns[] = {
+        "name", "type", "durable", "auto_delete", "internal", "arguments", "policy", "vhost", NULL};
+    return list_columns(call, "exchanges", columns);
+}
+
 /* --- The table -------------------------------------------------------------------------------- */
 
 static const struct verb verbs[] = {
-    {"list_users", "", "list all users and their tags", 0, 0, false, list_users},
-    {"add_user", "USER", "make a user; the password is read from standard input", 1, 1, false,
+    {"list_users", "", "list all users and their tags", 0, 0, VERB_PLAIN, list_users},
+    {"add_user", "USER", "make a user; the password is read from standard input", 1, 1, VERB_PLAIN,
      add_user},
-    {"delete_user", "USER", "delete a user, and close his connections", 1, 1, false, delete_user},
+    {"delete_user", "USER", "delete a user, and close his connections", 1, 1, VERB_PLAIN,
+     delete_user},
     {"change_password", "USER", "give a user another password, read from standard input", 1, 1,
-     false, change_password},
-    {"clear_password", "USER", "forbid a user to log in by password", 1, 1, false, clear_password},
+     VERB_PLAIN, change_password},
+    {"clear_password", "USER", "forbid a user to log in by password", 1, 1, VERB_PLAIN,
+     clear_password},
     {"set_user_tags", "USER [TAG...]", "give a user these tags, and no others", 1,
-     VERB_ARGUMENTS_ANY, false, set_user_tags},
+     VERB_ARGUMENTS_ANY, VERB_PLAIN, set_user_tags},
     {"authenticate_user", "USER",
-     "tell whether a password, read from standard input, is the user's", 1, 1, false,
+     "tell whether a password, read from standard input, is the user's", 1, 1, VERB_PLAIN,
      authenticate_user},
-    {"list_vhosts", "", "list all vhosts", 0, 0, false, list_vhosts},
-    {"add_vhost", "VHOST", "make a vhost", 1, 1, false, add_vhost},
-    {"delete_vhost", "VHOST", "delete a vhost with all that is in it", 1, 1, false, delete_vhost},
+    {"list_vhosts", "", "list all vhosts", 0, 0, VERB_PLAIN, list_vhosts},
+    {"add_vhost", "VHOST", "make a vhost", 1, 1, VERB_PLAIN, add_vhost},
+    {"delete_vhost", "VHOST", "delete a vhost with all that is in it", 1, 1, VERB_PLAIN,
+     delete_vhost},
     {"set_permissions", "USER CONFIGURE WRITE READ", "set a user's permissions in a vhost", 4, 4,
-     true, set_permissions},
-    {"clear_permissions", "USER", "take a user's permissions in a vhost away", 1, 1, true,
+     VERB_VHOST, set_permissions},
+    {"clear_permissions", "USER", "take a user's permissions in a vhost away", 1, 1, VERB_VHOST,
      clear_permissions},
-    {"list_permissions", "", "list the permissions in a vhost", 0, 0, true, list_permissions},
-    {"list_user_permissions", "USER", "list a user's permissions in all vhosts", 1, 1, false,
+    {"list_permissions", "", "list the permissions in a vhost", 0, 0, VERB_VHOST, list_permissions},
+    {"list_user_permissions", "USER", "list a user's permissions in all vhosts", 1, 1, VERB_PLAIN,
      list_user_permissions},
     {"set_topic_permissions", "USER EXCHANGE WRITE READ",
-     "set a user's permissions on the routing keys of an exchange", 4, 4, true,
+     "set a user's permissions on the routing keys of an exchange", 4, 4, VERB_VHOST,
      set_topic_permissions},
     {"clear_topic_permissions", "USER [EXCHANGE]", "take them away, of one exchange or of all", 1,
-     2, true, clear_topic_permissions},
-    {"list_topic_permissions", "", "list the topic permissions in a vhost", 0, 0, true,
+     2, VERB_VHOST, clear_topic_permissions},
+    {"list_topic_permissions", "", "list the topic permissions in a vhost", 0, 0, VERB_VHOST,
      list_topic_permissions},
     {"list_user_topic_permissions", "USER", "list a user's topic permissions in all vhosts", 1, 1,
-     false, list_user_topic_permissions},
+     VERB_PLAIN, list_user_topic_permissions},
+    {"set_policy", "[--priority INTEGER] [--apply-to TARGET] NAME PATTERN DEFINITION",
+     "make or replace a policy; the definition is JSON", 3, 3, VERB_POLICY, set_policy},
+    {"clear_policy", "NAME", "take a policy away", 1, 1, VERB_VHOST, clear_policy},
+    {"list_policies", "", "list the policies of a vhost", 0, 0, VERB_VHOST, list_policies},
+    {"set_operator_policy", "[--priority INTEGER] [--apply-to TARGET] NAME PATTERN DEFINITION",
+     "make or replace an operator policy", 3, 3, VERB_POLICY, set_operator_policy},
+    {"clear_operator_policy", "NAME", "take an operator policy away", 1, 1, VERB_VHOST,
+     clear_operator_policy},
+    {"list_operator_policies", "", "list the operator policies of a vhost", 0, 0, VERB_VHOST,
+     list_operator_policies},
+    {"list_queues", "[COLUMN...]", "list the queues of a vhost; name and messages, unless told", 0,
+     VERB_ARGUMENTS_ANY, VERB_VHOST, list_queues},
+    {"list_exchanges", "[COLUMN...]", "list the exchanges of a vhost; name and type, unless told",
+     0, VERB_ARGUMENTS_ANY, VERB_VHOST, list_exchanges},
 };
 
 const struct verb *

@@ -10,16 +10,21 @@ enum { VERB_ARGUMENTS_ANY = 64 };
 
 struct verb_call {
     struct client *client;
-    const char *vhost; /* of -p */
+    const char *vhost;    /* of -p */
+    const char *apply_to; /* of --apply-to; NULL: not given */
+    int priority;         /* of --priority */
     bool wants_json;
     const char *const *arguments; /* as many as the verb takes, and a NULL */
     int count;
 };
 
+/* None; -p; -p, --priority and --apply-to. */
+enum verb_options { VERB_PLAIN, VERB_VHOST, VERB_POLICY };
+
 struct verb {
     const char *name, *arguments, *summary;
     int min, max; /* arguments */
-    bool has_vhost;
+    enum verb_options options;
     int (*run)(const struct verb_call *call); /* 0, or -1 after one line on standard error */
 };
 
