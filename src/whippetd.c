@@ -371,7 +371,6 @@ limit_catalogue(const struct settings *settings)
         .exchanges = settings->limits.exchanges_per_vhost,
         .bindings = settings->limits.bindings_per_vhost,
         .consumers = settings->limits.consumers_per_vhost,
-        .queue_length_bytes = settings->limits.queue_length_bytes,
     };
     catalogue_set_limits(server.broker->catalogue, &limits);
 }

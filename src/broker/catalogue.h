@@ -134,7 +134,6 @@ void catalogue_free(struct catalogue *catalogue);
 /* The most of each; 0: any number. */
 struct catalogue_limits {
     uint32_t queues, exchanges, bindings, consumers; /* of a vhost */
-    uint64_t queue_length_bytes; /* of a queue that says nothing about it: x-max-length-bytes */
 };
 
 /* Set before anything is in the catalogue. What recovery brings is let in, whatever the limits. */

@@ -57,9 +57,6 @@ queue_new(struct shard *shard, struct queue_record *record)
     timer_init(&queue->expiry_timer, queue_on_expiry);
     timer_init(&queue->unused_timer, on_unused);
     queue_use(queue);
-    uint64_t most_bytes = catalogue_limits(shard->broker->catalogue)->queue_length_bytes;
-    if (record->options.max_length_bytes < 0 && !record->is_internal && most_bytes > 0)
-        record->options.max_length_bytes = (int64_t)most_bytes;
     if (!record->is_internal)
         queue_record_take_policies(record);
     queue_read_policies(queue);

@@ -131,9 +131,8 @@ struct settings {
         uint32_t consumers_per_connection;
         uint32_t consumers_per_channel;
         uint32_t unsettled_per_channel;
-        uint32_t header_size;        /* bytes */
-        uint32_t header_depth;       /* tables in tables */
-        uint64_t queue_length_bytes; /* bytes; 0: none */
+        uint32_t header_size;  /* bytes */
+        uint32_t header_depth; /* tables in tables */
     } limits;
     struct {
         struct networks trusted;

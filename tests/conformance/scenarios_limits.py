@@ -220,20 +220,27 @@ def the_depth_of_the_headers_of_a_message_is_limited(s):
                     by="basic.publish")
 
 
-@scenario(config="limits: {queue_length_bytes: 10}")
+DEFAULT_LENGTH = ("operator_policies:\n"
+                  "  - {name: length, pattern: '', apply_to: queues, definition: {max-length-bytes: 10}}\n")
+
+
+@scenario(config=DEFAULT_LENGTH)
 def a_queue_without_a_limit_of_its_own_has_the_default_one(s):
     channel = s.channel()
     plain = s.queue(channel)
     channel.publish_all(plain, ["12345", "67890", "abcde"])
     channel.got(plain, "67890")
     channel.got(plain, "abcde")
-    own = s.queue(channel, arguments={"x-max-length-bytes": 15})
-    channel.publish_all(own, ["12345", "67890", "abcde"])
-    channel.got(own, "12345")
+    small = s.queue(channel, arguments={"x-max-length-bytes": 5})
+    channel.publish_all(small, ["12345", "67890"])
+    channel.got(small, "67890")
+    great = s.queue(channel, arguments={"x-max-length-bytes": 15})
+    channel.publish_all(great, ["12345", "67890", "abcde"])
+    channel.got(great, "67890")
     channel.declare(plain)  # what the client asked for is unchanged
 
 
-@scenario(config="limits: {queue_length_bytes: 10}", restarts=True)
+@scenario(config=DEFAULT_LENGTH, restarts=True)
 def the_default_limit_of_queues_holds_after_a_restart(s):
     channel = s.channel()
     queue = s.queue(channel, durable=True)
