@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "admin/json_table.h"
 
 enum {
     AT_ONCE = 256,    /* rows that are copied in one go, which takes some ten microseconds */
+    PAUSE_NS = 50000, /* between them, for others: as long as a thread takes to wake up */
     RESTARTS_MAX = 8, /* then all are copied in one go */
 };
 
@@ -233,6 +235,15 @@ answer(struct listing *listing, const struct admin_request *request, bool is_one
 
 /* --- Gathering -------------------------------------------------------------------------------- */
 
+/* A mutex that is given back and taken again at once does not come to who waits for it: a waiter
+ * has to wake up first. This thread has the time. */
+static void
+let_others(void)
+{
+    const struct timespec pause = {.tv_nsec = PAUSE_NS};
+    (void)nanosleep(&pause, NULL); /* a signal makes it shorter, which does no harm */
+}
+
 static void
 gather(void *context, struct vhost *vhost)
 {
@@ -243,9 +254,10 @@ gather(void *context, struct vhost *vhost)
         size_t count = restarts < RESTARTS_MAX ? AT_ONCE : SIZE_MAX;
         int status;
         shorten(listing, before);
-        do
-            status = listing->form->add_next(listing->catalogue, vhost, &cursor, count, listing);
-        while (status == 1);
+        while (
+            (status = listing->form->add_next(listing->catalogue, vhost, &cursor, count, listing))
+            == 1)
+            let_others();
         if (status == 0)
             return;
     }
