@@ -126,8 +126,8 @@ check_usage(const struct options *options, const struct verb *verb, int count)
         fprintf(stderr, "whippetctl: --priority: expected an integer, not '%s'\n",
                 options->priority);
     else if (count < verb->min || count > verb->max)
-        fprintf(stderr, "whippetctl: usage: %s%s %s\n", verb->name,
-                verb->options != VERB_PLAIN ? " [-p VHOST]" : "", verb->arguments);
+        fprintf(stderr, "whippetctl: usage: %s%s %s: %s\n", verb->name,
+                verb->options != VERB_PLAIN ? " [-p VHOST]" : "", verb->arguments, verb->summary);
     else
         return 0;
     return EXIT_USAGE;
