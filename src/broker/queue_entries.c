@@ -106,8 +106,8 @@ queue_add_entry(struct queue *queue, uint16_t number, uint64_t *tag, struct lane
     return entry;
 }
 
-/* When memory gets scarce, what comes stays in queues that are not long; and in none, when there are
- * so many of these that together they hold too much. */
+/* When memory gets scarce, what comes stays in queues that are not long; and in none, when there
+ * are so many of these that together they hold too much. */
 static bool
 stays_in_memory(const struct queue *queue)
 {

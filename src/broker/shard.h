@@ -195,8 +195,8 @@ struct shard {
     void *wake_context;
     /* Memory of messages that wait in queues here. */
     _Atomic uint64_t queued_bytes;
-    /* From here on what comes to long queues leaves it, if there is a journal; and from half as much
-     * again what comes to any. */
+    /* From here on what comes to long queues leaves it, if there is a journal; and from half as
+     * much again what comes to any. */
     uint64_t memory_share;
 };
 
