@@ -66,6 +66,12 @@ class Lines:
                 if not self.changed.wait(max(0.0, end - time.monotonic())):
                     raise Failure(f"the broker did not say /{pattern}/ in {seconds:.0f} s")
 
+    def wait_whole(self, seconds=TIME_LIMIT):
+        """All is there that was said."""
+        with self.changed:
+            if not self.changed.wait_for(lambda: self.is_ended, seconds):
+                raise Failure("the broker has ended and its output has not")
+
     def count(self):
         with self.changed:
             return len(self.lines)
@@ -144,8 +150,12 @@ class Whippetd:
         return [status_of(f"{tasks}/{task}", field) for task in os.listdir(tasks)]
 
     def wait_end(self, seconds=TIME_LIMIT):
-        """-> the exit status"""
-        return self.process.wait(seconds)
+        """-> the exit status; all that it said is there"""
+        status = self.process.wait(seconds)
+        for lines in self.output, self.log:
+            if lines is not None:
+                lines.wait_whole(seconds)
+        return status
 
     def stop(self):
         if self.process.poll() is None:
