@@ -111,10 +111,10 @@ queue_add_entry(struct queue *queue, uint16_t number, uint64_t *tag, struct lane
 static bool
 stays_in_memory(const struct queue *queue)
 {
-    uint64_t queued = atomic_load_explicit(&queue->shard->queued_bytes, memory_order_relaxed);
-    uint64_t share = queue->shard->memory_share;
-    return LIKELY(queued < share)
-           || (queue->memory < QUEUE_MEMORY_KEPT && queued < share + share / 2);
+    const struct shard *shard = queue->shard;
+    uint64_t queued = atomic_load_explicit(&shard->queued_bytes, memory_order_relaxed);
+    return LIKELY(queued < shard->memory_share)
+           || (queue->memory < QUEUE_MEMORY_KEPT && queued < shard->memory_most);
 }
 
 /* A message that does not stay leaves its place, and is read again when it is its turn. */

@@ -40,7 +40,7 @@ shard_new(struct broker *broker, uint32_t index)
         return NULL;
     shard->broker = broker;
     shard->index = index;
-    shard->memory_share = UINT64_MAX;
+    shard->memory_share = shard->memory_most = UINT64_MAX;
     wheel_init(&shard->wheel, 0);
     ref_table_init(&shard->queues, index);
     ref_table_init(&shard->subscriptions, index);

@@ -195,9 +195,9 @@ struct shard {
     void *wake_context;
     /* Memory of messages that wait in queues here. */
     _Atomic uint64_t queued_bytes;
-    /* From here on what comes to long queues leaves it, if there is a journal; and from half as
-     * much again what comes to any. */
-    uint64_t memory_share;
+    /* From here on what comes to long queues leaves it, if there is a journal; and from there on,
+     * what comes to any. */
+    uint64_t memory_share, memory_most;
 };
 
 /* Whom to wake when there is mail, and who receives what is for clients. Before the threads start.

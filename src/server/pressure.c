@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "broker/shard.h"
 #include "store/log.h"
 
 void
@@ -28,11 +29,13 @@ memory_max_of(const struct pressure *pressure)
     return atomic_load_explicit(&pressure->memory_max, memory_order_relaxed);
 }
 
-uint64_t
-pressure_kept(const struct pressure *pressure)
+void
+pressure_share(const struct pressure *pressure, struct shard *shard, uint32_t shards)
 {
-    uint64_t half = memory_max_of(pressure) / 2;
-    return half < PRESSURE_KEPT_MAX ? half : PRESSURE_KEPT_MAX;
+    uint64_t quarter = memory_max_of(pressure) / 4;
+    uint64_t kept = 2 * quarter < PRESSURE_KEPT_MAX ? 2 * quarter : PRESSURE_KEPT_MAX;
+    shard->memory_share = kept / shards;
+    shard->memory_most = 3 * quarter / shards;
 }
 
 /* Is `now` above the limit? Once it was, it must come down by an eighth, so that publishers are not

@@ -9,6 +9,7 @@
 #include "session/session.h"
 
 struct log;
+struct shard;
 
 enum {
     /* Bytes on their way to the disk: what it writes in so many milliseconds, since everybody who
@@ -36,9 +37,10 @@ void pressure_init(struct pressure *pressure, uint64_t memory_max);
 /* The same, while it is in use. Any thread; what it means now is found by the next look. */
 void pressure_set_memory(struct pressure *pressure, uint64_t memory_max);
 
-/* Bytes of messages in queues beyond which long queues keep places only, and their messages are on
- * disk: so early that publishers need not wait for it. Any thread; cheap. */
-uint64_t pressure_kept(const struct pressure *pressure);
+/* Tells the shard, which is one of so many, beyond how many bytes of messages in its queues long
+ * ones keep places only, and beyond how many all do, the messages being on disk: so early that
+ * publishers need not wait for it. On its own thread, or before it starts; cheap. */
+void pressure_share(const struct pressure *pressure, struct shard *shard, uint32_t shards);
 
 /* Looks, and says in the log what has changed. Returns whether something has: then all workers are
  * to be woken. */

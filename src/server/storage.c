@@ -248,8 +248,7 @@ give_journals(struct storage *storage)
         if (shard->writer == NULL)
             return -ENOMEM;
         shard->worker->shard->journal = &shard->journal;
-        shard->worker->shard->memory_share =
-            pressure_kept(&server->pressure) / server->worker_count;
+        pressure_share(&server->pressure, shard->worker->shard, server->worker_count);
         shard->worker->host.log_writer = shard->writer;
         shard->worker->host.definitions = storage->definitions;
     }

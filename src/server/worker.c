@@ -132,7 +132,7 @@ static void
 feel_pressure(struct worker *worker)
 {
     struct server *server = worker->server;
-    worker->shard->memory_share = pressure_kept(&server->pressure) / server->worker_count;
+    pressure_share(&server->pressure, worker->shard, server->worker_count);
     if (pressure_look(&server->pressure))
         wake_all(server);
     uint32_t reasons = atomic_load_explicit(&server->pressure.reasons, memory_order_acquire);

@@ -556,7 +556,7 @@ random_interleaving(void)
     broker_up(1 + (uint32_t)pick(3), receive);
     if (model.pages)
         for (uint32_t i = 0; i < test_broker->shard_count; i++)
-            test_broker->shards[i]->memory_share = 0;
+            test_broker->shards[i]->memory_share = test_broker->shards[i]->memory_most = 0;
     declare_exchange("all", "fanout", (struct slice){"", 0});
     for (int i = 0; i < QUEUES; i++)
         create_queue(i);

@@ -230,7 +230,7 @@ END_TEST
 START_TEST(messages_that_are_in_the_journal_only_expire_too)
 {
     struct queue_record *queue = declare_saying(shard, "q", NULL);
-    shard->memory_share = 0;
+    shard->memory_share = shard->memory_most = 0;
     uint32_t answers;
     for (uint64_t uid = 1; uid <= 300; uid++) {
         struct message_wish wish = {.uid = uid,
