@@ -10,7 +10,7 @@
  * keeps what stands behind until the answer is out (`kept`).
  *
  * Writing: pieces are gathered into full records in another buffer of the thread, so that a hundred
- * small frames are one record. OpenSSL writes to the socket itself, or has the kernel encrypt. */
+ * small frames are one record. OpenSSL writes to the socket itself. */
 #include <errno.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>

@@ -212,10 +212,13 @@ set_behaviour(SSL_CTX *ssl)
     uint64_t options = SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION
                        | SSL_OP_IGNORE_UNEXPECTED_EOF; /* AMQP says itself when it has ended */
 
-#ifdef SSL_OP_ENABLE_KTLS
-    options |= SSL_OP_ENABLE_KTLS;
-#endif
     SSL_CTX_set_options(ssl, options);
+#ifdef SSL_OP_ENABLE_KTLS
+    /* The kernel is not to encrypt, not even if the system's openssl.cnf says so: it goes on with
+     * its keys when a client asks for new ones, and takes a record that waits from where it was
+     * when it was first written. */
+    SSL_CTX_clear_options(ssl, SSL_OP_ENABLE_KTLS);
+#endif
     SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE
                               | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);

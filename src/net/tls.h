@@ -83,8 +83,8 @@ void tls_context_unref(struct tls_context *context);
 
 /* The server's side of TLS over a connected non-blocking socket, which the stream owns on success
  * and not before. It takes a reference to the context. The handshake is made by reading, and
- * stream->is_handshaking tells until when. SIGPIPE must be ignored in the process: OpenSSL and the
- * kernel's TLS write without MSG_NOSIGNAL. -ENOMEM. */
+ * stream->is_handshaking tells until when. SIGPIPE must be ignored in the process: OpenSSL writes
+ * without MSG_NOSIGNAL. -ENOMEM. */
 MUST_CHECK int stream_init_tls(struct stream *stream, int fd, struct tls_context *context);
 
 /* Has the client of this stream, of whatever kind, shown a certificate that was verified? */
