@@ -315,7 +315,7 @@ serve(const struct settings *settings)
     char problem[USERS_ERROR_MAX];
     const struct admin_subject subject = {&server, storage, settings};
     if (users_apply(&server, settings, problem) != 0
-        || file_policies_apply(&server, settings, problem) != 0
+        || file_policies_begin(&server, settings, problem) != 0
         || users_begin(&server, storage, settings, problem) != 0
         || admin_open(&admin, &subject, problem) != 0) {
         fprintf(stderr, "whippetd: %s\n", problem);

@@ -71,6 +71,10 @@ MUST_CHECK int policy_clear(struct catalogue *catalogue, struct vhost *vhost, bo
  * the turns that follow. Frees the change's array. On the shard's own thread, without the mutex. */
 void policy_tell(struct shard *shard, struct policy_change *change);
 
+/* Has all queues hear of what policy_tell left for later, before anything else happens in them:
+ * those of other shards before the first turn of theirs. At the start, before the shards run. */
+void policy_tell_rest(struct shard *shard);
+
 /* Calls visit for every policy of the set, by name; slices are lent for the call, which is made
  * under the mutex. */
 void policy_list(struct catalogue *catalogue, struct vhost *vhost, bool is_operator,

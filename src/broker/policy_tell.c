@@ -61,6 +61,14 @@ policy_tell_more(struct shard *shard)
 }
 
 void
+policy_tell_rest(struct shard *shard)
+{
+    while (!list_is_empty(&shard->announcements))
+        policy_tell_more(shard);
+    shard_flush(shard);
+}
+
+void
 policy_tell_end(struct shard *shard)
 {
     struct list *node;

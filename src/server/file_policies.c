@@ -276,3 +276,12 @@ file_policies_apply(struct server *server, const struct settings *settings,
     note_unknown_vhosts(catalogue, &settings->operator_policies);
     return status == 0 ? 0 : -1;
 }
+
+int
+file_policies_begin(struct server *server, const struct settings *settings,
+                    char error[FILE_POLICIES_ERROR_MAX])
+{
+    int status = file_policies_apply(server, settings, error);
+    policy_tell_rest(server->workers[0].shard);
+    return status;
+}

@@ -14,9 +14,14 @@ MUST_CHECK int file_policies_check(const struct settings *settings, struct confi
 
 /* Makes the policies of the file those that the settings, found good by file_policies_check,
  * declare. A policy for a vhost that is not there waits until it is, and this is called again. On
- * the first worker's thread, or before server_run. 0, or -1 with one line: memory is short, and
- * some of them are not in force. */
+ * the first worker's thread. 0, or -1 with one line: memory is short, and some of them are not in
+ * force. */
 MUST_CHECK int file_policies_apply(struct server *server, const struct settings *settings,
+                                   char error[FILE_POLICIES_ERROR_MAX]);
+
+/* The same before server_run, when the queues have been restored under the policies of the database
+ * alone: none of them goes by one that the file overrules, not even for its first turn. */
+MUST_CHECK int file_policies_begin(struct server *server, const struct settings *settings,
                                    char error[FILE_POLICIES_ERROR_MAX]);
 
 #endif

@@ -309,6 +309,25 @@ policies:
 operator_policies:
   - {name: length, pattern: "", definition: {max-length-bytes: 1000}}
 """
+KEEPING = "policies: [{name: keep, pattern: '', priority: 1, definition: {max-length: 1000}}]\n"
+
+
+@test
+def queues_come_back_under_the_policies_of_the_file(world):
+    """What a policy in the database says, and one of the file overrules, was in force until all were told."""
+    broker = world.start(KEEPING)
+    api, count = Api(world), 300
+    api.does(201, "PUT", "/api/policies/%2F/overruled", {"pattern": "", "definition": {"message-ttl": 1}})
+    channel = declared(broker, *[f"q{i}" for i in range(count)], durable=True)
+    channel.select()
+    for i in range(count):
+        channel.publish(f"q{i}", "x", delivery_mode=2)
+    channel.all_confirmed(count)
+    broker.stop()
+    broker = world.start(KEEPING)
+    channel = broker.connect().channel()
+    for i in range(count):
+        channel.holds(f"q{i}", 1)
 
 
 @test
