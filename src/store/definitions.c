@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -111,6 +112,15 @@ make_file(const struct definitions *definitions, char error[DEFINITIONS_TEXT_SIZ
     return 0;
 }
 
+ino_t
+definitions_wal_inode(const struct definitions *definitions)
+{
+    char path[sizeof(definitions->path) + 8];
+    struct stat status;
+    snprintf(path, sizeof(path), "%s-wal", definitions->path);
+    return stat(path, &status) == 0 ? status.st_ino : 0;
+}
+
 static void
 destroy(struct definitions *definitions)
 {
@@ -166,6 +176,7 @@ definitions_open(struct definitions **out, const char *directory, char error[DEF
         destroy(definitions);
         return status;
     }
+    definitions->wal_inode = definitions_wal_inode(definitions);
     *out = definitions;
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #include "store/definitions.h"
 
@@ -37,6 +38,7 @@ struct definitions {
     sqlite3 *database;
     sqlite3_stmt *statements[STATEMENT_COUNT];
     char path[4096 + 32];
+    ino_t wal_inode; /* of the file with what was committed last; 0: there is none */
     uint64_t highest_queue_id, seen_message_id, log_id;
     bool was_clean, has_had_users;
     pthread_t thread;
@@ -57,6 +59,9 @@ struct definitions {
  * the quota is full), -EWOULDBLOCK (another process has the file), -ENOMEM, else -EIO. */
 MUST_CHECK int definitions_complain(const struct definitions *definitions, const char *what,
                                     char error[DEFINITIONS_TEXT_SIZE]);
+
+/* The number of the WAL that has its name now; 0: none has. */
+ino_t definitions_wal_inode(const struct definitions *definitions);
 
 /* Runs SQL that gives nothing; `what` was being done. */
 MUST_CHECK int definitions_execute(struct definitions *definitions, const char *sql,

@@ -245,17 +245,21 @@ apply(struct definitions *definitions, struct change *change)
     return status == 0 ? note(definitions, change) : status;
 }
 
-/* What was committed is gone when somebody has removed the file, and SQLite writes on. */
+/* What was committed is gone when somebody has removed the database or its WAL, and SQLite writes
+ * on: it looks at neither, and on request at the former. */
 static int
 check_file(struct definitions *definitions, char text[DEFINITIONS_TEXT_SIZE])
 {
     int has_moved = 0;
     if (sqlite3_file_control(definitions->database, "main", SQLITE_FCNTL_HAS_MOVED, &has_moved)
-            != SQLITE_OK
-        || has_moved == 0)
+        != SQLITE_OK)
+        has_moved = 0;
+    bool has_wal_moved =
+        definitions->wal_inode != 0 && definitions->wal_inode != definitions_wal_inode(definitions);
+    if (has_moved == 0 && !has_wal_moved)
         return 0;
-    snprintf(text, DEFINITIONS_TEXT_SIZE, "%s: was removed while the broker runs",
-             definitions->path);
+    snprintf(text, DEFINITIONS_TEXT_SIZE, "%s%s: was removed while the broker runs",
+             definitions->path, has_moved == 0 ? "-wal" : "");
     return -ENOENT;
 }
 

@@ -1,4 +1,5 @@
 """A data directory that something has damaged: it is said what and where, and it can be repaired."""
+import functools
 import glob
 import json
 import os
@@ -6,7 +7,7 @@ import shutil
 import subprocess
 
 from client import TIMED_OUT, ChannelClosed, ConnectionClosed, Failure, check_equal
-from harness import TIME_LIMIT, scenario
+from harness import TIME_LIMIT, add, scenario
 
 
 def run(s, *options):
@@ -196,15 +197,25 @@ def nothing_is_confirmed_once_somebody_has_removed_the_files(s):
     start_anew(s)
 
 
-@scenario(restarts=True)
-def no_declaration_is_answered_once_somebody_has_removed_the_definitions(s):
+def no_declaration_without(s, pattern):
+    """Also not when only some of the files of the definitions have gone."""
     channel = s.channel()
-    for name in glob.glob(os.path.join(s.whippetd.data_dir(), "definitions.sqlite*")):
+    channel.declare(s.queue_name(), durable=True)
+    names = glob.glob(os.path.join(s.whippetd.data_dir(), pattern))
+    check_equal("whether there is any", bool(names), True)
+    for name in names:
         os.remove(name)
     channel.say("queue.declare", queue=s.queue_name(), durable=True)
     ends_without(s, channel, "queue.declare-ok")
     shutil.rmtree(s.whippetd.data_dir())
     start_anew(s)
+
+
+for word, pattern in (("the_definitions", "definitions.sqlite*"),
+                      ("the_database_of_the_definitions", "definitions.sqlite"),
+                      ("the_latest_definitions", "definitions.sqlite-wal")):
+    add(f"no_declaration_is_answered_once_somebody_has_removed_{word}",
+        functools.partial(no_declaration_without, pattern=pattern), restarts=True)
 
 
 def start_anew(s):
