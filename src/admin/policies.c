@@ -114,7 +114,7 @@ show(const struct admin_request *request, bool is_operator, struct admin_reply *
     json_decref(list);
 }
 
-/* --- Changing, on the first worker's thread --------------------------------------------------- */
+/* --- Changing --------------------------------------------------------------------------------- */
 
 struct policy_job {
     struct server *server;
@@ -122,6 +122,7 @@ struct policy_job {
     struct policy_declaration declaration; /* to be cleared: set and name */
     bool only_new;
     bool is_there; /* it was */
+    struct policy_change change;
     int status;
     char reason[POLICY_ERROR_MAX];
 };
@@ -134,45 +135,47 @@ look(void *context, const struct policy_declaration *policy)
 }
 
 static void
-set(void *context)
+set(struct policy_job *job)
 {
-    struct policy_job *job = context;
     struct catalogue *catalogue = job->server->broker->catalogue;
-    struct policy_change change;
     policy_list(catalogue, job->vhost, job->declaration.is_operator, look, job);
     if (job->is_there && job->only_new)
         return;
-    job->status = policy_set(catalogue, job->vhost, &job->declaration, &change, job->reason);
-    if (job->status == 0)
-        policy_tell(job->server->workers[0].shard, &change);
+    job->status = policy_set(catalogue, job->vhost, &job->declaration, &job->change, job->reason);
 }
 
 static void
-clear(void *context)
+clear(struct policy_job *job)
 {
-    struct policy_job *job = context;
-    struct policy_change change;
     job->status =
         policy_clear(job->server->broker->catalogue, job->vhost, job->declaration.is_operator,
-                     job->declaration.name, false, &change, job->reason);
-    if (job->status == 0)
-        policy_tell(job->server->workers[0].shard, &change);
+                     job->declaration.name, false, &job->change, job->reason);
 }
 
-/* Has it done; the status is then the job's own. */
+/* On the first worker's thread. */
 static void
-do_job(struct policy_job *job, void (*run)(void *context))
+tell_some(void *context)
 {
-    int status = server_call(job->server, run, job);
-    if (status != 0) {
-        job->status = status;
-        snprintf(job->reason, sizeof(job->reason), "the broker stops");
-    } else if (job->status == -ENOENT) {
+    struct policy_job *job = context;
+    (void)policy_tell_some(job->server->workers[0].shard, &job->change);
+}
+
+/* Finding the queues that a change concerns takes as long as there are many of them: this thread
+ * has the time. And it waits until all are told, so that changes come no faster than queues can
+ * hear of them. */
+static void
+do_job(struct policy_job *job, void (*run)(struct policy_job *job))
+{
+    run(job);
+    while (job->change.queues != NULL && server_call(job->server, tell_some, job) == 0)
+        continue;
+    free(job->change.queues); /* the broker stops */
+    job->change = (struct policy_change){0};
+    if (job->status == -ENOENT)
         snprintf(job->reason, sizeof(job->reason), "vhost '%.*s' has been removed",
                  SLICE_ARGS(vhost_name(job->vhost)));
-    } else if (job->status == -ENOMEM) {
+    else if (job->status == -ENOMEM)
         snprintf(job->reason, sizeof(job->reason), "out of memory");
-    }
 }
 
 /* --- What is asked for ------------------------------------------------------------------------ */

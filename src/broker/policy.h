@@ -41,7 +41,7 @@ struct policy_declaration {
     struct slice definition; /* content of a validated table: {"max-length": 10, ...} */
 };
 
-/* The queues to be told, by policy_tell from a shard's thread. */
+/* The queues to be told, from a shard's thread. */
 struct policy_change {
     struct ref *queues; /* to be freed */
     size_t count;
@@ -67,8 +67,13 @@ MUST_CHECK int policy_clear(struct catalogue *catalogue, struct vhost *vhost, bo
                             struct slice name, bool from_file, struct policy_change *change,
                             char error[POLICY_ERROR_MAX]);
 
-/* Has the queues of a change look at what holds for them now: at once, or if they are very many, in
- * the turns that follow. Frees the change's array. On the shard's own thread, without the mutex. */
+/* Has some of the change's queues look at what holds for them now, few enough for a turn, and takes
+ * them off it. True: there are more; else its array is freed. On the shard's own thread, without
+ * the mutex. */
+bool policy_tell_some(struct shard *shard, struct policy_change *change);
+
+/* The same for all of them: the rest in the turns that follow. Who changes policies again and again
+ * had better wait, by policy_tell_some: what is left is kept here as long as it takes. */
 void policy_tell(struct shard *shard, struct policy_change *change);
 
 /* Has all queues hear of what policy_tell left for later, before anything else happens in them:

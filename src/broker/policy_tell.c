@@ -10,32 +10,35 @@ enum { TOLD_AT_ONCE = 256 };
 struct announcement {
     struct list link; /* in shard->announcements */
     struct policy_change change;
-    size_t told;
 };
 
-static void
-tell(struct shard *shard, const struct policy_change *change, size_t *told, size_t most)
+bool
+policy_tell_some(struct shard *shard, struct policy_change *change)
 {
     struct mail mail = {.type = MAIL_POLICY};
-    for (size_t i = 0; i < most && *told < change->count; i++) {
-        mail.to = change->queues[(*told)++];
+    for (size_t i = 0; i < TOLD_AT_ONCE && change->count > 0; i++) {
+        mail.to = change->queues[--change->count];
         shard_send(shard, &mail);
     }
+    if (change->count > 0)
+        return true;
+    free(change->queues);
+    change->queues = NULL;
+    return false;
 }
 
 void
 policy_tell(struct shard *shard, struct policy_change *change)
 {
-    size_t told = 0;
-    tell(shard, change, &told, TOLD_AT_ONCE);
-    struct announcement *announcement = told < change->count ? malloc(sizeof(*announcement)) : NULL;
+    bool has_more = policy_tell_some(shard, change);
+    struct announcement *announcement = has_more ? malloc(sizeof(*announcement)) : NULL;
     if (announcement != NULL) {
-        *announcement = (struct announcement){.change = *change, .told = told};
+        announcement->change = *change;
         list_init(&announcement->link);
         list_push_back(&shard->announcements, &announcement->link);
     } else {
-        tell(shard, change, &told, SIZE_MAX); /* nothing is left, or no memory for doing it later */
-        free(change->queues);
+        while (has_more) /* no memory for doing it later */
+            has_more = policy_tell_some(shard, change);
     }
     *change = (struct policy_change){0};
 }
@@ -55,8 +58,7 @@ policy_tell_more(struct shard *shard)
     if (node == NULL)
         return;
     struct announcement *announcement = LIST_ENTRY(node, struct announcement, link);
-    tell(shard, &announcement->change, &announcement->told, TOLD_AT_ONCE);
-    if (announcement->told == announcement->change.count)
+    if (!policy_tell_some(shard, &announcement->change))
         announcement_free(announcement);
 }
 

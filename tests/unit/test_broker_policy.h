@@ -35,9 +35,10 @@ struct policy_wish {
     const struct said *says;
 };
 
-/* Sets it and tells the queues from that shard. What policy_set says. */
+/* Sets it and tells no queue. What policy_set says. */
 static inline int
-try_policy_from(struct shard *shard, const struct policy_wish *wish, char error[POLICY_ERROR_MAX])
+find_policy_change(const struct policy_wish *wish, struct policy_change *change,
+                   char error[POLICY_ERROR_MAX])
 {
     struct amqp_table_builder definition;
     amqp_table_builder_init(&definition);
@@ -51,9 +52,17 @@ try_policy_from(struct shard *shard, const struct policy_wish *wish, char error[
         .priority = wish->priority,
         .definition = amqp_table_builder_finish(&definition),
     };
-    struct policy_change change;
-    int status = policy_set(test_broker->catalogue, test_vhost, &declaration, &change, error);
+    int status = policy_set(test_broker->catalogue, test_vhost, &declaration, change, error);
     amqp_table_builder_free(&definition);
+    return status;
+}
+
+/* Sets it and tells the queues from that shard. What policy_set says. */
+static inline int
+try_policy_from(struct shard *shard, const struct policy_wish *wish, char error[POLICY_ERROR_MAX])
+{
+    struct policy_change change;
+    int status = find_policy_change(wish, &change, error);
     policy_tell(shard, &change);
     return status;
 }

@@ -63,6 +63,44 @@ START_TEST(very_many_queues_are_told_turn_by_turn)
 }
 END_TEST
 
+START_TEST(nothing_is_kept_of_a_change_whose_queues_are_told_by_who_made_it)
+{
+    struct shard *first = test_broker->shards[0];
+    for (int i = 0; i < MANY; i++)
+        declare_numbered(first, "q", i);
+    char error[POLICY_ERROR_MAX];
+    struct policy_change change;
+    const struct policy_wish wish = {.name = "p", .says = SAY({"max-length", .number = 7})};
+    ck_assert_int_eq(find_policy_change(&wish, &change, error), 0);
+    ck_assert_uint_eq(change.count, MANY);
+    size_t told = 0;
+    while (policy_tell_some(first, &change)) {
+        ck_assert_uint_gt(count_with(first, 7), told);
+        ck_assert_uint_lt(count_with(first, 7) - told, MANY / 4);
+        told = count_with(first, 7);
+        ck_assert_uint_eq(change.count, MANY - told);
+        ck_assert(list_is_empty(&first->announcements));
+    }
+    ck_assert_uint_eq(count_with(first, 7), MANY);
+    ck_assert_ptr_null(change.queues);
+}
+END_TEST
+
+START_TEST(all_are_told_before_the_first_turn)
+{
+    struct shard *first = test_broker->shards[0], *second = test_broker->shards[1];
+    for (int i = 0; i < MANY; i++)
+        declare_numbered(test_broker->shards[i % 2], "q", i);
+    char error[POLICY_ERROR_MAX];
+    const struct policy_wish wish = {.name = "p", .says = SAY({"max-length", .number = 7})};
+    ck_assert_int_eq(try_policy_from(first, &wish, error), 0);
+    policy_tell_rest(first);
+    ck_assert_uint_eq(count_with(first, 7), MANY / 2);
+    shard_receive(second);
+    ck_assert_uint_eq(count_with(second, 7), MANY / 2);
+}
+END_TEST
+
 START_TEST(a_broker_may_end_before_all_are_told)
 {
     for (int i = 0; i < MANY; i++)
@@ -134,6 +172,8 @@ add(TCase *tests)
 {
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, very_many_queues_are_told_turn_by_turn);
+    tcase_add_test(tests, nothing_is_kept_of_a_change_whose_queues_are_told_by_who_made_it);
+    tcase_add_test(tests, all_are_told_before_the_first_turn);
     tcase_add_test(tests, a_broker_may_end_before_all_are_told);
     tcase_add_test(tests, each_queue_finds_its_policy_whatever_others_do_meanwhile);
 }
