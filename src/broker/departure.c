@@ -114,6 +114,21 @@ depart_by_exchange(struct queue *queue, struct message *message, uint64_t id,
     return status;
 }
 
+bool
+departure_may_go_on(const struct queue *queue, enum departure_reason reason)
+{
+    return reason == DEPARTS_DELAY_OVER || queue->options.has_dead_letter_exchange
+           || catalogue_has_dead_letter_exchanges(queue->shard->broker->catalogue);
+}
+
+void
+departure_end(struct queue *queue, uint64_t id, enum departure_reason reason, struct ref settler)
+{
+    (void)reason; /* who watches wants to know */
+    shard_settle(queue->shard, queue->journal_id, id);
+    shard_answer_settle(queue->shard, queue->ref, settler, true, id != 0 && queue->journal_id != 0);
+}
+
 int
 departure_add(struct queue *queue, struct message *message, uint64_t id,
               enum departure_reason reason, struct ref settler)
@@ -127,9 +142,7 @@ departure_add(struct queue *queue, struct message *message, uint64_t id,
                                                            : NULL);
     int status = depart_by_exchange(queue, message, id, reason, settler);
     if (status == -ENOENT) {
-        shard_settle(queue->shard, queue->journal_id, id);
-        shard_answer_settle(queue->shard, queue->ref, settler, true,
-                            id != 0 && queue->journal_id != 0);
+        departure_end(queue, id, reason, settler);
         message_unref(message);
     }
     return status;

@@ -30,6 +30,14 @@ enum departure_reason {
 int departure_add(struct queue *queue, struct message *message, uint64_t id,
                   enum departure_reason reason, struct ref settler);
 
+/* Whether any message that leaves the queue for this reason may have somewhere to go. */
+bool departure_may_go_on(const struct queue *queue, enum departure_reason reason);
+
+/* What departure_add does where there is no dead-letter route, for a message that need not be read
+ * for that: it is settled. */
+void departure_end(struct queue *queue, uint64_t id, enum departure_reason reason,
+                   struct ref settler);
+
 /* The entry with that tag leaves the queue for this reason: it is dead-lettered where the queue (or
  * the exchange through which it came) has a dead-letter route, else dropped. */
 void queue_depart(struct queue *queue, uint64_t tag, struct entry *entry,

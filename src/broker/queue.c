@@ -35,16 +35,20 @@ is_too_long(const struct queue *queue)
            && is_over(queue, queue->ready, queue->ready_bytes);
 }
 
-/* Drops the oldest messages, at most so many. */
+/* Drops the oldest messages, at most so many: two in any case, so that it gets shorter though one
+ * comes each time. */
 static void
 drop_oldest(struct queue *queue, unsigned budget)
 {
     struct entry *entry = NULL;
     struct lane *lane;
     uint64_t tag;
-    while (is_too_long(queue) && budget-- > 0
-           && (entry = queue_first_ready(queue, &tag, &lane)) != NULL)
+    for (unsigned dropped = 0; is_too_long(queue) && dropped < budget; dropped++) {
+        if ((entry = queue_first_ready(queue, &tag, &lane)) == NULL
+            || (dropped >= 2 && has_read_enough(queue)))
+            break;
         queue_depart(queue, tag, entry, DEPARTS_MAXLEN);
+    }
     /* Without memory to reach any the next message tries again. */
     queue->is_shrinking = is_too_long(queue) && entry != NULL;
     if (queue->is_shrinking)

@@ -19,6 +19,9 @@ enum {
     QUEUE_RUN_BUDGET = 1024,
     /* Messages that one more may push out at once; what is left goes in later turns. */
     QUEUE_PUSH_OUT_AT_ONCE = 128,
+    /* Bytes of messages that all queues of a shard read again in a turn, for other ends than to
+     * deliver them: some milliseconds of a disk that has them in its cache. */
+    QUEUE_READ_PER_TURN = 4 * 1024 * 1024,
     /* A purge of more messages than this puts them aside and drops them in later turns. */
     QUEUE_PURGE_AT_ONCE = 1024,
 };

@@ -243,13 +243,14 @@ queue_run(struct queue *queue)
     struct entry *entry;
     while (!queue->is_deleted && !list_is_empty(&queue->able)
            && (entry = queue_first_ready(queue, &tag, &lane)) != NULL) {
-        if (budget-- == 0) {
+        /* What is past its deadline is not delivered; a time to live of 0 may be, at once. */
+        bool is_expired = entry->deadline_ms < queue->shard->now_ms;
+        if (budget-- == 0 || (is_expired && has_read_enough(queue))) {
             (void)queue_shrink(queue);
             queue_publish_statistics(queue);
             return true;
         }
-        /* What is past its deadline is not delivered; a time to live of 0 may be, at once. */
-        if (entry->deadline_ms < queue->shard->now_ms) {
+        if (is_expired) {
             queue_depart(queue, tag, entry,
                          queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED);
             continue;

@@ -224,6 +224,7 @@ queue_fetch(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *
         return false;
     }
     entry->message = message;
+    queue->shard->may_read -= entry->body_size;
     more_memory(queue, message);
     return true;
 }
@@ -236,10 +237,14 @@ depart(struct queue *queue, uint64_t tag, struct entry *entry, enum departure_re
     assert(lane_at(lane, tag & TAG_SEQUENCE_MASK) == entry);
     uint64_t id = entry->id;
     queue->shard->work++;
-    if (queue_fetch(queue, tag, lane, entry))
+    if (entry->message == NULL && !departure_may_go_on(queue, reason)) {
+        (void)take_out(queue, tag, lane, entry); /* there is nothing for which to read it */
+        departure_end(queue, id, reason, settler);
+    } else if (queue_fetch(queue, tag, lane, entry)) {
         (void)departure_add(queue, take_out(queue, tag, lane, entry), id, reason, settler);
-    else
+    } else {
         shard_answer_settle(queue->shard, queue->ref, settler, false, false);
+    }
 }
 
 void

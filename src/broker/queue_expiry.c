@@ -151,6 +151,18 @@ first_in_heap_ms(const struct queue *queue)
     return queue->expiry_count == 0 ? NEVER : queue->expiries[0].deadline_ms;
 }
 
+/* Whether the entry had to be read, to find its deadline or since it is due and has somewhere to
+ * go, and there is no time for it in this turn. */
+static bool
+must_wait(const struct queue *queue, const struct lane *lane, uint64_t sequence,
+          const struct entry *entry, enum departure_reason reason)
+{
+    if (!has_read_enough(queue) || entry->message != NULL)
+        return false;
+    return sequence < lane->retimed
+           || (entry->deadline_ms <= queue->shard->now_ms && departure_may_go_on(queue, reason));
+}
+
 /* Expires what is due at the heads of the lanes; the deadline of the first that is left. A store of
  * delayed messages, which may have been due for long when the broker was down, gives them out in
  * the order of their times: it stops where the heap's turn is. */
@@ -163,6 +175,10 @@ expire_heads(struct queue *queue, enum departure_reason reason, unsigned *budget
         uint64_t sequence;
         struct entry *entry;
         while (lane != NULL && (entry = lane_first_ready(lane, &sequence)) != NULL) {
+            if (must_wait(queue, lane, sequence, entry, reason)) {
+                next_ms = now_ms;
+                break;
+            }
             if (!queue_update_deadline(queue, queue_tag(i, sequence), lane, entry))
                 continue;
             if (entry->deadline_ms > now_ms || *budget == 0
@@ -206,7 +222,7 @@ queue_expire(struct queue *queue, unsigned budget)
     enum departure_reason reason =
         queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED;
     int64_t next_ms = expire_heads(queue, reason, &budget);
-    while (first_in_heap_ms(queue) <= now_ms && budget > 0) {
+    while (first_in_heap_ms(queue) <= now_ms && budget > 0 && !has_read_enough(queue)) {
         expire_first_in_heap(queue, reason);
         budget--; /* also for one that has left before: there may be as many as messages */
         if (reason == DEPARTS_DELAY_OVER)

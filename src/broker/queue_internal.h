@@ -70,6 +70,14 @@ bool queue_note_identifier(struct queue *queue, struct message *message);
 void queue_forget_identifier(struct queue *queue, struct message *message);
 struct slice queue_identifier_of(const void *value); /* of a message, for the map */
 
+/* Whether queues have read as much in this turn as it may take: those that leave and must be read
+ * for that wait for the next. */
+static inline bool
+has_read_enough(const struct queue *queue)
+{
+    return UNLIKELY(queue->shard->may_read <= 0);
+}
+
 /* --- Expiry (queue_expiry.c) ------------------------------------------------------------------ */
 
 /* A message has come into the lane with entry->deadline_ms; by its own expiration alone it would

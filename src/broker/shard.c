@@ -41,6 +41,7 @@ shard_new(struct broker *broker, uint32_t index)
     shard->broker = broker;
     shard->index = index;
     shard->memory_share = shard->memory_most = UINT64_MAX;
+    shard->may_read = QUEUE_READ_PER_TURN;
     wheel_init(&shard->wheel, 0);
     ref_table_init(&shard->queues, index);
     ref_table_init(&shard->subscriptions, index);
@@ -482,6 +483,7 @@ run_queues(struct shard *shard)
 bool
 shard_run(struct shard *shard)
 {
+    shard->may_read = QUEUE_READ_PER_TURN;
     shard_receive(shard);
     bool has_more = wheel_advance(&shard->wheel, shard->now_ms, TIMERS_PER_TURN) == TIMERS_PER_TURN;
     has_more |= run_queues(shard);

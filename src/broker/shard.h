@@ -184,6 +184,7 @@ struct shard {
     struct list runnable;          /* queues with messages to deliver or to expire */
     struct list graveyard;         /* deleted queues, dropped and freed turn by turn */
     uint32_t work;                 /* messages that queues sent or let go in this turn */
+    int64_t may_read;              /* bytes of messages that they may still read in it */
     struct list departures; /* messages on their way out of a queue: dead letters, delayed ones */
     struct list departures_held; /* those that wait for an answer, or to try again */
     struct list announcements;   /* of policies to queues that do not know of them yet */

@@ -171,6 +171,24 @@ __wrap_departure_add(struct queue *queue, struct message *message, uint64_t id,
     return __real_departure_add(queue, message, id, reason, settler);
 }
 
+void __real_departure_end(struct queue *queue, uint64_t id, enum departure_reason reason,
+                          struct ref settler);
+void __wrap_departure_end(struct queue *queue, uint64_t id, enum departure_reason reason,
+                          struct ref settler);
+
+/* The same of one that was not read for it. */
+void
+__wrap_departure_end(struct queue *queue, uint64_t id, enum departure_reason reason,
+                     struct ref settler)
+{
+    uint64_t uid = test_journal.messages[id - 1].uid;
+    int from = queue_number(queue->ref);
+    TRACE("message %" PRIu64 " dies in q%d, unread: %d", uid, from, reason);
+    REQUIRE(model.dead_letters_to[from] < 0, "it has somewhere to go");
+    model.fates[uid][from].dropped++;
+    __real_departure_end(queue, id, reason, settler);
+}
+
 int __real_shard_publish(struct shard *shard, const struct route *route, struct message *message,
                          struct ref from, uint64_t number, enum publish_origin origin);
 int __wrap_shard_publish(struct shard *shard, const struct route *route, struct message *message,

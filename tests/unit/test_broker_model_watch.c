@@ -110,6 +110,20 @@ __wrap_departure_add(struct queue *queue, struct message *message, uint64_t id,
     return __real_departure_add(queue, message, id, reason, settler);
 }
 
+void __real_departure_end(struct queue *queue, uint64_t id, enum departure_reason reason,
+                          struct ref settler);
+void __wrap_departure_end(struct queue *queue, uint64_t id, enum departure_reason reason,
+                          struct ref settler);
+
+/* The same of one that was not read for it. */
+void
+__wrap_departure_end(struct queue *queue, uint64_t id, enum departure_reason reason,
+                     struct ref settler)
+{
+    on_death(queue_number(queue->ref), test_journal.messages[id - 1].copy, id, reason);
+    __real_departure_end(queue, id, reason, settler);
+}
+
 bool __real_queue_depart_refused(struct queue *queue, struct message *message);
 bool __wrap_queue_depart_refused(struct queue *queue, struct message *message);
 

@@ -236,14 +236,14 @@ START_TEST(messages_that_are_in_the_journal_only_expire_too)
         struct message_wish wish = {.uid = uid,
                                     .exchange = "",
                                     .routing_key = "q",
-                                    .body_size = 100 * 1024,
+                                    .body_size = 1024,
                                     .persistent = true,
                                     .priority = -1,
                                     .expiration_ms = -1};
         ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, uid, &answers), 1);
         pass(1);
     }
-    ck_assert_uint_lt(queue_of(queue)->memory, 5 * 1024 * 1024); /* most have left it */
+    ck_assert_uint_eq(queue_of(queue)->memory, 0);
     POLICY("p", {"message-ttl", .number = 100});
     ck_assert_uint_eq(queue->ready, 99);
     pass(50);
@@ -252,6 +252,82 @@ START_TEST(messages_that_are_in_the_journal_only_expire_too)
     clear_policy("p");
     pass(1000);
     ck_assert_uint_eq(queue->ready, 48);
+}
+END_TEST
+
+enum { LARGE = 100 * 1024 };
+
+/* Of so many large messages the queue has only the places. */
+static struct queue_record *
+queue_on_disk(const struct said *arguments, int64_t expiration_ms, uint64_t count)
+{
+    struct queue_record *queue = declare_saying(shard, "q", arguments);
+    shard->memory_share = shard->memory_most = 0;
+    uint32_t answers;
+    for (uint64_t uid = 1; uid <= count; uid++) {
+        struct message_wish wish = {.uid = uid,
+                                    .exchange = "",
+                                    .routing_key = "q",
+                                    .body_size = LARGE,
+                                    .persistent = true,
+                                    .priority = -1,
+                                    .expiration_ms = expiration_ms};
+        ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, uid, &answers), 1);
+    }
+    settle_down();
+    ck_assert_uint_eq(queue_of(queue)->memory, 0);
+    return queue;
+}
+
+START_TEST(what_is_dropped_is_not_read)
+{
+    struct queue_record *queue = queue_on_disk(NULL, _i == 0 ? 100 : -1, 300);
+    if (_i == 0)
+        pass(100);
+    else
+        POLICY("p", {"max-length", .number = 0});
+    ck_assert_uint_eq(queue->ready, 0);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
+    ck_assert_uint_eq(test_journal.reads, 0);
+}
+END_TEST
+
+static const struct {
+    const struct said *says; /* of a policy */
+    int64_t expiration_ms;
+    size_t left;
+} ways_to_die[] = {
+    {SAY({"dead-letter-exchange", .text = ""}, {"dead-letter-routing-key", .text = "none"},
+         {"max-length", .number = 1}),
+     -1, 1},
+    {SAY({"dead-letter-exchange", .text = ""}, {"dead-letter-routing-key", .text = "none"}), 100,
+     0},
+    {SAY({"dead-letter-exchange", .text = ""}, {"dead-letter-routing-key", .text = "none"},
+         {"message-ttl", .number = 100}),
+     -1, 0},
+};
+
+/* Whatever they die of: others wait while they are read. */
+START_TEST(no_more_dead_letters_are_read_in_a_turn_than_it_may_take)
+{
+    enum { COUNT = 1000, READ_IN_A_TURN = QUEUE_READ_PER_TURN / LARGE + 2 };
+    struct queue_record *queue = queue_on_disk(SAY({"x-queue-type", .text = "classic"}),
+                                               ways_to_die[_i].expiration_ms, COUNT);
+    set_clock(clock_now() + 100);
+    char error[POLICY_ERROR_MAX];
+    const struct policy_wish wish = {.name = "p", .says = ways_to_die[_i].says};
+    shard->may_read = QUEUE_READ_PER_TURN;
+    ck_assert_int_eq(try_policy_from(shard, &wish, error), 0);
+    size_t reads = test_journal.reads;
+    ck_assert_uint_le(reads, READ_IN_A_TURN);
+    for (int turns = 0; queue->ready > ways_to_die[_i].left; turns++) {
+        ck_assert_int_lt(turns, COUNT);
+        set_clock(clock_now() + 1);
+        (void)shard_run(shard);
+        ck_assert_uint_le(test_journal.reads - reads, READ_IN_A_TURN);
+        reads = test_journal.reads;
+    }
+    ck_assert_uint_ge(reads, COUNT - 1);
 }
 END_TEST
 
@@ -555,6 +631,9 @@ add(TCase *tests)
     tcase_add_loop_test(tests, a_message_that_came_back_is_given_the_time_of_a_policy_that_goes, 0,
                         2);
     tcase_add_test(tests, messages_that_are_in_the_journal_only_expire_too);
+    tcase_add_loop_test(tests, what_is_dropped_is_not_read, 0, 2);
+    tcase_add_loop_test(tests, no_more_dead_letters_are_read_in_a_turn_than_it_may_take, 0,
+                        ARRAY_SIZE(ways_to_die));
     tcase_add_loop_test(tests, a_restart_makes_no_difference_to_when_messages_expire, 0, 3);
     tcase_add_loop_test(tests, an_unused_queue_has_its_time_from_when_the_policy_comes, 0, 2);
     tcase_add_test(tests, a_queue_does_not_expire_when_the_policy_has_gone);

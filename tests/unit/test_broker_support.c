@@ -169,8 +169,10 @@ journal_page(void *context, const struct message *message, uint64_t queue_id, ui
 static struct message *
 journal_read(void *context, uint64_t id)
 {
+    struct test_journal *journal = context;
     struct journal_message *kept = message_at(context, id);
     struct message *message = kept->copy == NULL ? NULL : message_copy(kept->copy);
+    journal->reads++;
     if (message == NULL)
         return NULL;
     message_set_published(message, message_published_ms(kept->copy));

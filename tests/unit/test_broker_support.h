@@ -86,6 +86,7 @@ struct test_journal {
     struct journal_message *messages; /* messages[id - 1] */
     size_t count, capacity;
     uint64_t published; /* persistent ones */
+    size_t reads;       /* messages that were read again */
     int fail_publishes; /* that many are refused with -ENOMEM */
 };
 
