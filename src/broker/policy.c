@@ -256,8 +256,17 @@ struct changing {
     struct policy_walk *walk; /* what is left to do: to find out whom it concerns */
 };
 
+/* Whether both say the same. */
+static bool
+is_same(const struct policy_declaration *a, const struct policy_declaration *b)
+{
+    return a->is_from_file == b->is_from_file && a->target == b->target
+           && a->priority == b->priority && slice_equal(a->pattern, b->pattern)
+           && slice_equal(a->definition, b->definition);
+}
+
 /* With both mutexes held: the policy is in its set, in the place of what it removes, and the change
- * takes the reference; unless it fails. */
+ * takes the reference; unless it fails. 1: the same is there already, and stays. */
 static int
 put(struct changing *changing, struct policy *policy, struct policy_change *change,
     char error[POLICY_ERROR_MAX])
@@ -271,6 +280,8 @@ put(struct changing *changing, struct policy *policy, struct policy_change *chan
         return -ENOENT;
     if (place != NULL && (*place)->declaration.is_from_file && !declaration->is_from_file)
         return refuse(declaration->name, true, error);
+    if (place != NULL && is_same(&(*place)->declaration, declaration))
+        return 1;
     if ((place == NULL && list_reserve(list) != 0)
         || (changing->walk = policy_walk_new(changing->catalogue, vhost, change)) == NULL)
         return -ENOMEM;
@@ -336,7 +347,7 @@ policy_set(struct catalogue *catalogue, struct vhost *vhost,
     pthread_mutex_unlock(&catalogue->policy_mutex);
     if (status != 0)
         policy_unref(policy);
-    return status;
+    return status == 1 ? 0 : status;
 }
 
 int

@@ -52,11 +52,11 @@ struct policy_change {
 MUST_CHECK int policy_check(const struct policy_declaration *declaration,
                             char error[POLICY_ERROR_MAX]);
 
-/* Makes the policy, or replaces the one of that name in its set. 0; else nothing has changed:
- * -EINVAL with a text that says what is wrong with it (RabbitMQ's without the "Validation failed"
- * before it, where its has no Erlang terms); -EPERM with a text: a policy of the configuration file
- * has that name; -ENOENT: the vhost has been removed; -ENOMEM. One of the file replaces any other,
- * of which the observer is then told that it has gone. */
+/* Makes the policy, or replaces the one of that name in its set, if that is not the same. 0; else
+ * nothing has changed: -EINVAL with a text that says what is wrong with it (RabbitMQ's without the
+ * "Validation failed" before it, where its has no Erlang terms); -EPERM with a text: a policy of
+ * the configuration file has that name; -ENOENT: the vhost has been removed; -ENOMEM. One of the
+ * file replaces any other, of which the observer is then told that it has gone. */
 MUST_CHECK int policy_set(struct catalogue *catalogue, struct vhost *vhost,
                           const struct policy_declaration *declaration,
                           struct policy_change *change, char error[POLICY_ERROR_MAX]);

@@ -86,6 +86,27 @@ START_TEST(nothing_is_kept_of_a_change_whose_queues_are_told_by_who_made_it)
 }
 END_TEST
 
+/* As at each reload of a file that has not changed. */
+START_TEST(a_policy_that_is_there_already_concerns_no_queue)
+{
+    declare_numbered(test_broker->shards[0], "q", 1);
+    char error[POLICY_ERROR_MAX];
+    struct policy_change change;
+    struct policy_wish wish = {
+        .name = "p", .is_from_file = true, .says = SAY({"max-length", .number = 7})};
+    ck_assert_int_eq(try_policy(&wish, error), 0);
+    uint64_t generation = catalogue_generation(test_broker->catalogue);
+    ck_assert_int_eq(find_policy_change(&wish, &change, error), 0);
+    ck_assert_uint_eq(change.count, 0);
+    ck_assert_ptr_null(change.queues);
+    ck_assert_uint_eq(catalogue_generation(test_broker->catalogue), generation);
+    ck_assert_uint_eq(count_with(test_broker->shards[0], 7), 1);
+    wish.says = SAY({"max-length", .number = 8});
+    ck_assert_int_eq(try_policy(&wish, error), 0);
+    ck_assert_uint_eq(count_with(test_broker->shards[0], 8), 1);
+}
+END_TEST
+
 START_TEST(all_are_told_before_the_first_turn)
 {
     struct shard *first = test_broker->shards[0], *second = test_broker->shards[1];
@@ -173,6 +194,7 @@ add(TCase *tests)
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, very_many_queues_are_told_turn_by_turn);
     tcase_add_test(tests, nothing_is_kept_of_a_change_whose_queues_are_told_by_who_made_it);
+    tcase_add_test(tests, a_policy_that_is_there_already_concerns_no_queue);
     tcase_add_test(tests, all_are_told_before_the_first_turn);
     tcase_add_test(tests, a_broker_may_end_before_all_are_told);
     tcase_add_test(tests, each_queue_finds_its_policy_whatever_others_do_meanwhile);
