@@ -118,11 +118,12 @@ stays_in_memory(const struct queue *queue)
 }
 
 /* A message that does not stay leaves its place, and is read again when it is its turn. */
-static void
-page_out(struct queue *queue, struct entry *entry)
+void
+queue_page_out(struct queue *queue, struct entry *entry)
 {
     struct shard *shard = queue->shard;
-    if (stays_in_memory(queue) || shard->journal == NULL || queue->identifiers != NULL)
+    if (entry->message == NULL || stays_in_memory(queue) || shard->journal == NULL
+        || queue->identifiers != NULL)
         return;
     if (entry->id == 0
         && shard->journal->page(shard->journal->context, entry->message, queue->journal_id,
@@ -159,7 +160,7 @@ queue_enter(struct queue *queue, struct message *message, int64_t deadline_ms,
     queue->ready_bytes += message->body_size;
     more_memory(queue, message);
     queue_note_deadline(queue, lane, tag, entry, own_deadline_ms);
-    page_out(queue, entry);
+    queue_page_out(queue, entry);
     return 0;
 }
 

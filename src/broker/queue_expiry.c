@@ -179,8 +179,11 @@ expire_heads(struct queue *queue, enum departure_reason reason, unsigned *budget
                 next_ms = now_ms;
                 break;
             }
+            bool was_there = entry->message != NULL;
             if (!queue_update_deadline(queue, queue_tag(i, sequence), lane, entry))
                 continue;
+            if (entry->deadline_ms > now_ms && !was_there) /* one of each of very many queues */
+                queue_page_out(queue, entry);
             if (entry->deadline_ms > now_ms || *budget == 0
                 || (reason == DEPARTS_DELAY_OVER && first_in_heap_ms(queue) < entry->deadline_ms)) {
                 if (entry->deadline_ms < next_ms)
@@ -206,11 +209,16 @@ expire_first_in_heap(struct queue *queue, enum departure_reason reason)
     if (entry == NULL)
         return;
     entry->flags &= (uint8_t)~ENTRY_IN_EXPIRY_HEAP;
+    bool was_there = entry->message != NULL;
     if (entry->state != ENTRY_READY || !queue_update_deadline(queue, tag, lane, entry))
         return;
-    if (entry->deadline_ms <= queue->shard->now_ms)
+    if (entry->deadline_ms <= queue->shard->now_ms) {
         queue_depart(queue, tag, entry, reason);
-    else if (entry->deadline_ms != NEVER)
+        return;
+    }
+    if (!was_there)
+        queue_page_out(queue, entry);
+    if (entry->deadline_ms != NEVER)
         queue_expiry_push(queue, tag, entry, entry->deadline_ms);
 }
 

@@ -54,6 +54,9 @@ MUST_CHECK int queue_enter(struct queue *queue, struct message *message, int64_t
  * logged, and the entry has left. */
 bool queue_fetch(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry);
 
+/* The opposite, where memory is scarce: the message of a ready entry is in the journal only. */
+void queue_page_out(struct queue *queue, struct entry *entry);
+
 /* The entry leaves and the queue is done with its message, which is returned with its reference. */
 struct message *queue_leave(struct queue *queue, uint64_t tag, struct lane *lane,
                             struct entry *entry);

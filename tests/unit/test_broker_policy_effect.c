@@ -292,6 +292,20 @@ START_TEST(what_is_dropped_is_not_read)
 }
 END_TEST
 
+START_TEST(what_was_read_for_its_time_only_does_not_stay_in_memory)
+{
+    struct queue_record *queue = queue_on_disk(NULL, _i == 0 ? -1 : 1000, 2);
+    POLICY("p", {"message-ttl", .number = 10000});
+    ck_assert_uint_eq(test_journal.reads, 1);
+    ck_assert_uint_eq(queue_of(queue)->memory, 0);
+    pass(999);
+    ck_assert_uint_eq(queue->ready, 2);
+    ck_assert_uint_eq(get(queue)->uid, 1);
+    pass(_i == 0 ? 9001 : 1);
+    ck_assert_uint_eq(queue->ready, 0);
+}
+END_TEST
+
 static const struct {
     const struct said *says; /* of a policy */
     int64_t expiration_ms;
@@ -632,6 +646,7 @@ add(TCase *tests)
                         2);
     tcase_add_test(tests, messages_that_are_in_the_journal_only_expire_too);
     tcase_add_loop_test(tests, what_is_dropped_is_not_read, 0, 2);
+    tcase_add_loop_test(tests, what_was_read_for_its_time_only_does_not_stay_in_memory, 0, 2);
     tcase_add_loop_test(tests, no_more_dead_letters_are_read_in_a_turn_than_it_may_take, 0,
                         ARRAY_SIZE(ways_to_die));
     tcase_add_loop_test(tests, a_restart_makes_no_difference_to_when_messages_expire, 0, 3);
