@@ -10,15 +10,8 @@
 #ifndef BROKER_DEPARTURE_H
 #define BROKER_DEPARTURE_H
 
+#include "broker/dead_letter.h"
 #include "broker/queue.h"
-
-enum departure_reason {
-    DEPARTS_REJECTED,
-    DEPARTS_EXPIRED,
-    DEPARTS_MAXLEN,
-    DEPARTS_DELIVERY_LIMIT,
-    DEPARTS_DELAY_OVER,
-};
 
 /* The message, which has just left the queue, goes where its death takes it. The reference is given
  * away. `id` is its entry's in the journal, settled when it has gone on: then `settler`, if it is
@@ -61,13 +54,5 @@ void departure_answered(struct shard *shard, const struct mail *mail);
 
 /* Drops what is left: when the broker ends. */
 void departures_clear(struct shard *shard);
-
-/* The routing keys in the CC (or BCC) header of the message, up to `capacity` of them; how many. */
-size_t message_more_keys(struct slice headers, const char *header, struct slice *keys,
-                         size_t capacity);
-
-/* Whether a message that died by itself (not by a reject) before may enter this queue: false in a
- * circle of automatic dead-lettering. */
-bool dead_letter_may_enter(const struct message *message, struct slice queue_name);
 
 #endif

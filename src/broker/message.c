@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "amqp/table.h"
 #include "base/memory.h"
 
 static struct message *
@@ -96,4 +97,18 @@ message_headers(const struct message *message)
         || !amqp_properties_decode(message_properties(message), &properties))
         return (struct slice){"", 0};
     return properties.headers;
+}
+
+size_t
+message_more_keys(struct slice headers, const char *header, struct slice *keys, size_t capacity)
+{
+    struct amqp_value value;
+    size_t count = 0;
+    if (!amqp_table_find(headers, slice_from(header), &value) || value.type != 'A')
+        return 0;
+    struct amqp_table_iterator at = amqp_table_begin(value.bytes);
+    while (count < capacity && amqp_array_next(&at, &value) == 1)
+        if (value.type == 'S' && value.bytes.size <= AMQP_SHORTSTR_MAX)
+            keys[count++] = value.bytes;
+    return count;
 }

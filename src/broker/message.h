@@ -24,6 +24,9 @@ enum message_flags {
 /* No expiration property. */
 enum { MESSAGE_NO_EXPIRATION = -1 };
 
+/* Routing keys of one message; more in CC and BCC are not looked at. */
+enum { MESSAGE_KEYS_MAX = 1024 };
+
 struct message {
     uint64_t id; /* in the journal; 0: it is not kept there */
     _Atomic uint32_t references;
@@ -149,5 +152,9 @@ message_memory(const struct message *message)
 
 /* The headers table of its properties; empty if there is none. */
 struct slice message_headers(const struct message *message);
+
+/* The routing keys in the CC (or BCC) header, up to `capacity` of them; how many. */
+size_t message_more_keys(struct slice headers, const char *header, struct slice *keys,
+                         size_t capacity);
 
 #endif

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "broker/dead_letter.h"
 #include "broker/departure.h"
 
 static bool

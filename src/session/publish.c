@@ -6,12 +6,10 @@
 #include "amqp/table.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "broker/departure.h"
 #include "session/channel.h"
 #include "session/permission.h"
 
 enum {
-    KEYS_MAX = 1024,                 /* routing keys in CC and BCC */
     CONTENT_MAX = 512 * 1024 * 1024, /* of a body, whatever is configured */
     /* The memory of larger bodies counts as it fills: what is only announced costs the client
      * nothing, and must not make publishers wait. (It costs the machine nothing either: pages that
@@ -390,13 +388,13 @@ publish_message(struct channel *channel, struct message *message,
 {
     struct connection *connection = channel->connection;
     struct shard *shard = connection->host->shard;
-    struct slice keys[KEYS_MAX];
+    struct slice keys[MESSAGE_KEYS_MAX];
     size_t key_count = 0;
     uint32_t replies = 0;
     if ((message->flags & MESSAGE_HAS_HEADERS) != 0) {
-        key_count = message_more_keys(properties->headers, "CC", keys, KEYS_MAX);
-        key_count +=
-            message_more_keys(properties->headers, "BCC", keys + key_count, KEYS_MAX - key_count);
+        key_count = message_more_keys(properties->headers, "CC", keys, MESSAGE_KEYS_MAX);
+        key_count += message_more_keys(properties->headers, "BCC", keys + key_count,
+                                       MESSAGE_KEYS_MAX - key_count);
     }
     if (message_exchange(message).size == 0)
         replies = send_replies(channel, message, keys, key_count);
@@ -438,11 +436,11 @@ check_more_keys_permitted(struct channel *channel, const struct message *message
                           const struct amqp_properties *properties, struct amqp_error *error)
 {
     static const char *const headers[] = {"CC", "BCC"};
-    struct slice keys[KEYS_MAX];
+    struct slice keys[MESSAGE_KEYS_MAX];
     if ((message->flags & MESSAGE_HAS_HEADERS) == 0)
         return 0;
     for (size_t i = 0; i < ARRAY_SIZE(headers); i++) {
-        size_t count = message_more_keys(properties->headers, headers[i], keys, KEYS_MAX);
+        size_t count = message_more_keys(properties->headers, headers[i], keys, MESSAGE_KEYS_MAX);
         for (size_t j = 0; j < count; j++)
             if (permission_check_topic(channel, ACCESS_WRITE, message_exchange(message), keys[j],
                                        error)
