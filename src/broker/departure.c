@@ -5,76 +5,218 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/memory.h"
 
-/* After which a departure that was refused everywhere, or found no memory, is tried again. */
-enum { RETRY_MS = 1000 };
+/* What was refused everywhere, or found no memory, is tried again after so long: so many of a line,
+ * and as long as they are taken, twice as many each time. */
+enum { RETRY_MS = 1000, TRIED_AGAIN = 16, FOLLOW = 2 };
 
 enum departure_state {
-    DEPARTURE_WAITS, /* for its turn, or to try again */
+    DEPARTURE_WAITS, /* for its turn */
     DEPARTURE_ASKS,  /* is sent; what the targets say is awaited */
+    DEPARTURE_HELD,  /* until it is tried again */
     DEPARTURE_DONE,
 };
 
+/* Very many are held when the dead-letter queue is full and stays so, hence they are small: their
+ * messages are in the journal, and what is the same for all of a queue is in its line. */
 struct departure {
-    struct list link; /* in departures, or departures_held */
+    struct list link;            /* in departures, departures_asking, or the line's held */
+    struct departure_line *line; /* referenced */
+    struct message *message;     /* owned; NULL while it is in the journal only */
+    uint64_t id;                 /* what to settle in the journal when it has gone on */
+    struct ref settler;          /* whom to tell of it; or REF_NONE */
+    struct ref ref;              /* while it waits for answers; else REF_NONE */
+    uint32_t answers_due;        /* of targets that may refuse */
+    bool is_taken;               /* by one of them */
+    bool was_held;
+    uint8_t state, reason;
+};
+
+/* The departures of one queue by one route. */
+struct departure_line {
+    struct list link; /* in departure_lines */
     struct shard *shard;
-    struct ref ref;       /* while it waits for answers; else REF_NONE */
-    uint32_t answers_due; /* of targets that may refuse */
-    bool is_taken;        /* by one of them */
-    enum departure_state state;
-    struct timer retry_timer;
-    struct message *message; /* owned */
-    struct vhost *vhost;     /* referenced */
-    enum departure_reason reason;
+    uint32_t references; /* of departures, and of the queue */
     bool has_routing_key;
-    uint64_t queue_id, id; /* what to settle in the journal when it has gone on */
+    struct vhost *vhost; /* referenced */
     struct ref queue;
-    struct ref settler; /* whom to tell of it; or REF_NONE */
+    uint64_t queue_id;
+    struct list held;
+    struct timer retry_timer; /* while any is held */
     /* Point into data. `exchange` is where to: the dead-letter exchange, or the delayed one. */
     struct slice queue_name, exchange, routing_key;
     char data[];
 };
 
-/* --- Deciding where to ------------------------------------------------------------------------ */
+/* --- Being held ------------------------------------------------------------------------------- */
+
+/* A message that is in the journal anyhow leaves memory, and is read when it is tried again;
+ * another one when memory is scarce. */
+static void
+put_away(struct departure *departure)
+{
+    const struct departure_line *line = departure->line;
+    struct shard *shard = line->shard;
+    const struct journal *journal = shard->journal;
+    struct message *message = departure->message;
+    if (message == NULL)
+        return;
+    if (journal != NULL
+        && (departure->id != 0
+            || (shard_memory_is_scarce(shard)
+                && journal->page(journal->context, message, line->queue_id, &departure->id)
+                       == 0))) {
+        message_unref(message);
+        departure->message = NULL;
+        return;
+    }
+    shard_count_queued(shard, message);
+}
+
+/* It tries again later. */
+static void
+hold(struct departure *departure)
+{
+    struct departure_line *line = departure->line;
+    departure->state = DEPARTURE_HELD;
+    departure->was_held = true;
+    put_away(departure);
+    list_move_back(&line->held, &departure->link);
+    line->shard->held++;
+    if (!timer_is_set(&line->retry_timer))
+        wheel_set(&line->shard->wheel, &line->retry_timer, line->shard->now_ms + RETRY_MS);
+}
+
+static void
+stop_holding(struct departure *departure)
+{
+    struct shard *shard = departure->line->shard;
+    if (departure->message != NULL)
+        shard_uncount_queued(shard, departure->message);
+    shard->held--;
+}
+
+/* --- Lines ------------------------------------------------------------------------------------ */
+
+/* Takes the first of those that are held, at most so many, out to be tried again. */
+static void
+let_go(struct departure_line *line, unsigned count)
+{
+    struct list *node;
+    for (; count > 0 && (node = list_pop_front(&line->held)) != NULL; count--) {
+        struct departure *departure = LIST_ENTRY(node, struct departure, link);
+        stop_holding(departure);
+        departure->state = DEPARTURE_WAITS;
+        list_push_back(&line->shard->departures, &departure->link);
+    }
+}
 
 static void
 try_again(struct timer *timer, int64_t now_ms)
 {
-    struct departure *departure = CONTAINER_OF(timer, struct departure, retry_timer);
-    (void)now_ms;
-    list_move_back(&departure->shard->departures, &departure->link);
+    struct departure_line *line = CONTAINER_OF(timer, struct departure_line, retry_timer);
+    let_go(line, TRIED_AGAIN);
+    if (!list_is_empty(&line->held))
+        wheel_set(&line->shard->wheel, timer, now_ms + RETRY_MS);
 }
+
+static bool
+is_line(const struct departure_line *line, struct slice exchange, const struct slice *routing_key)
+{
+    return slice_equal(line->exchange, exchange) && line->has_routing_key == (routing_key != NULL)
+           && (routing_key == NULL || slice_equal(line->routing_key, *routing_key));
+}
+
+/* NULL: out of memory. The reference is the caller's. */
+static struct departure_line *
+line_new(const struct queue *queue, struct slice exchange, const struct slice *routing_key)
+{
+    const struct queue_record *record = queue->record;
+    size_t key_size = routing_key == NULL ? 0 : routing_key->size;
+    struct departure_line *line =
+        malloc(sizeof(*line) + record->name.size + exchange.size + key_size);
+    if (line == NULL)
+        return NULL;
+    char *at = line->data;
+    *line = (struct departure_line){
+        .shard = queue->shard,
+        .references = 1,
+        .has_routing_key = routing_key != NULL,
+        .vhost = vhost_ref(record->vhost),
+        .queue = queue->ref,
+        .queue_id = queue->journal_id,
+        .queue_name = slice_keep(&at, record->name),
+        .exchange = slice_keep(&at, exchange),
+        .routing_key = routing_key != NULL ? slice_keep(&at, *routing_key) : (struct slice){0},
+    };
+    list_init(&line->held);
+    timer_init(&line->retry_timer, try_again);
+    list_init(&line->link);
+    list_push_back(&queue->shard->departure_lines, &line->link);
+    return line;
+}
+
+static void
+line_unref(struct departure_line *line)
+{
+    if (--line->references > 0)
+        return;
+    list_remove(&line->link);
+    wheel_cancel(&line->shard->wheel, &line->retry_timer);
+    vhost_unref(line->vhost);
+    free(line);
+}
+
+void
+queue_forget_line(struct queue *queue)
+{
+    if (queue->line != NULL)
+        line_unref(queue->line);
+    queue->line = NULL;
+}
+
+/* The queue's line for that route: mostly the one of the last departure. A reference is the
+ * caller's. */
+static struct departure_line *
+line_of(struct queue *queue, struct slice exchange, const struct slice *routing_key)
+{
+    if (queue->line == NULL || !is_line(queue->line, exchange, routing_key)) {
+        queue_forget_line(queue);
+        queue->line = line_new(queue, exchange, routing_key);
+    }
+    if (queue->line != NULL)
+        queue->line->references++;
+    return queue->line;
+}
+
+/* --- Deciding where to ------------------------------------------------------------------------ */
 
 static int
 depart(struct queue *queue, struct message *message, uint64_t id, enum departure_reason reason,
        struct ref settler, struct slice exchange, const struct slice *routing_key)
 {
-    struct queue_record *record = queue->record;
-    size_t key_size = routing_key == NULL ? 0 : routing_key->size;
-    struct departure *departure =
-        malloc(sizeof(*departure) + record->name.size + exchange.size + key_size);
+    struct departure_line *line = line_of(queue, exchange, routing_key);
+    struct departure *departure = line == NULL ? NULL : malloc(sizeof(*departure));
     if (departure == NULL) {
         /* It is not settled: the journal gives it back to the queue at the next start. */
         log_error("out of memory: a message cannot go on from its queue",
-                  LOG_SLICE("queue", record->name), LOG_UINT("message", id));
+                  LOG_SLICE("queue", queue->record->name), LOG_UINT("message", id));
+        if (line != NULL)
+            line_unref(line);
         message_unref(message);
         shard_answer_settle(queue->shard, queue->ref, settler, false, false);
         return -ENOMEM;
     }
-    char *at = departure->data;
-    *departure = (struct departure){.shard = queue->shard, .message = message};
-    timer_init(&departure->retry_timer, try_again);
-    departure->vhost = vhost_ref(record->vhost);
-    departure->reason = reason;
-    departure->queue_id = queue->journal_id;
-    departure->id = id;
-    departure->queue = queue->ref;
-    departure->settler = settler;
-    departure->queue_name = slice_keep(&at, record->name);
-    departure->exchange = slice_keep(&at, exchange);
-    departure->has_routing_key = routing_key != NULL;
-    departure->routing_key =
-        routing_key != NULL ? slice_keep(&at, *routing_key) : (struct slice){0};
+    memory_count(sizeof(*departure));
+    *departure = (struct departure){
+        .line = line,
+        .message = message,
+        .id = id,
+        .settler = settler,
+        .state = DEPARTURE_WAITS,
+        .reason = (uint8_t)reason,
+    };
     list_init(&departure->link);
     list_push_back(&queue->shard->departures, &departure->link);
     return 0;
@@ -150,20 +292,24 @@ queue_depart_refused(struct queue *queue, struct message *message)
 static void
 departure_free(struct departure *departure)
 {
+    struct departure_line *line = departure->line;
     list_remove(&departure->link);
-    wheel_cancel(&departure->shard->wheel, &departure->retry_timer);
+    if (departure->state == DEPARTURE_HELD)
+        stop_holding(departure);
     if (!ref_is_none(departure->ref))
-        ref_table_remove(&departure->shard->refusable, departure->ref);
-    message_unref(departure->message);
-    vhost_unref(departure->vhost);
+        ref_table_remove(&line->shard->refusable, departure->ref);
+    if (departure->message != NULL)
+        message_unref(departure->message);
     free(departure);
+    memory_count(-(int64_t)sizeof(*departure));
+    line_unref(line);
 }
 
 /* Publishes what is made of the message. If targets may refuse it, their answers are awaited. */
 static int
 publish(struct departure *departure, const struct route *route, struct message *message)
 {
-    struct shard *shard = departure->shard;
+    struct shard *shard = departure->line->shard;
     bool died_by_itself =
         departure->reason != DEPARTS_DELAY_OVER && departure->reason != DEPARTS_REJECTED;
     enum publish_origin origin = died_by_itself ? PUBLISHED_BY_DEATH : PUBLISHED_BY_CLIENT;
@@ -180,7 +326,7 @@ publish(struct departure *departure, const struct route *route, struct message *
     departure->answers_due = route->may_reject_count;
     departure->is_taken = false;
     departure->state = DEPARTURE_ASKS;
-    list_move_back(&shard->departures_held, &departure->link);
+    list_move_back(&shard->departures_asking, &departure->link);
     /* The answers may come before it returns. */
     int status = shard_publish(shard, route, message, departure->ref, DEPARTURE_NUMBER, origin);
     if (status != 0) {
@@ -194,14 +340,15 @@ publish(struct departure *departure, const struct route *route, struct message *
 static bool
 send_on(struct shard *shard, struct departure *departure)
 {
+    const struct departure_line *line = departure->line;
     struct amqp_properties properties;
     const struct death death = {
         .message = departure->message,
         .reason = departure->reason,
-        .queue_name = departure->queue_name,
-        .exchange = departure->exchange,
-        .has_routing_key = departure->has_routing_key,
-        .routing_key = departure->routing_key,
+        .queue_name = line->queue_name,
+        .exchange = line->exchange,
+        .has_routing_key = line->has_routing_key,
+        .routing_key = line->routing_key,
     };
     struct message *message = dead_letter_new(&death, shard->wall_ms, &properties);
     if (message == NULL)
@@ -210,7 +357,7 @@ send_on(struct shard *shard, struct departure *departure)
     size_t count = message_more_keys(properties.headers, "CC", keys, MESSAGE_KEYS_MAX);
     count += message_more_keys(properties.headers, "BCC", keys + count, MESSAGE_KEYS_MAX - count);
     struct route_request request = {
-        .exchange = departure->exchange,
+        .exchange = line->exchange,
         .routing_key = message_routing_key(message),
         .more_keys = keys,
         .more_key_count = count,
@@ -221,8 +368,8 @@ send_on(struct shard *shard, struct departure *departure)
     };
     struct route route;
     route_init(&route);
-    int status = catalogue_route(shard->broker->catalogue, departure->vhost, &request,
-                                 shard->now_ms, &route);
+    int status =
+        catalogue_route(shard->broker->catalogue, line->vhost, &request, shard->now_ms, &route);
     if (status == 0)
         status = publish(departure, &route, message);
     else
@@ -231,22 +378,43 @@ send_on(struct shard *shard, struct departure *departure)
     return status == 0;
 }
 
-/* It tries again later. */
-static void
-hold(struct departure *departure)
-{
-    struct shard *shard = departure->shard;
-    departure->state = DEPARTURE_WAITS;
-    list_move_back(&shard->departures_held, &departure->link);
-    wheel_set(&shard->wheel, &departure->retry_timer, shard->now_ms + RETRY_MS);
-}
-
 static void
 tell_settler(struct departure *departure, bool is_in_journal)
 {
     struct ref settler = departure->settler;
     departure->settler = REF_NONE;
-    shard_answer_settle(departure->shard, departure->queue, settler, true, is_in_journal);
+    shard_answer_settle(departure->line->shard, departure->line->queue, settler, true,
+                        is_in_journal);
+}
+
+/* It has gone on, and perhaps others that were held can follow. The settling is in the same group
+ * of the journal as the copy, or a later one: it is in one queue or in the other, or after a crash
+ * in both. */
+static void
+end(struct departure *departure)
+{
+    struct departure_line *line = departure->line;
+    shard_settle(line->shard, line->queue_id, departure->id);
+    tell_settler(departure, line->queue_id != 0 && departure->id != 0);
+    if (departure->was_held)
+        let_go(line, FOLLOW);
+    departure_free(departure);
+}
+
+/* Reads the message again of one that was held. False: it cannot be read, and the journal keeps
+ * what there is of it until the next start. */
+static bool
+fetch(struct departure *departure)
+{
+    const struct departure_line *line = departure->line;
+    if (departure->message == NULL)
+        departure->message = shard_read(line->shard, departure->id);
+    if (departure->message != NULL)
+        return true;
+    log_error("a dead letter cannot be read and is left out", LOG_SLICE("queue", line->queue_name),
+              LOG_UINT("message", departure->id));
+    departure_free(departure);
+    return false;
 }
 
 bool
@@ -254,25 +422,21 @@ departures_run(struct shard *shard, unsigned budget)
 {
     struct list *node;
     while ((node = list_first(&shard->departures)) != NULL) {
-        if (budget-- == 0)
-            return true;
         struct departure *departure = LIST_ENTRY(node, struct departure, link);
+        if (budget-- == 0 || (departure->message == NULL && shard->may_read <= 0))
+            return true;
+        if (!fetch(departure))
+            continue;
         if (departure->state == DEPARTURE_WAITS && !send_on(shard, departure)) {
             static _Thread_local struct log_rate rate = LOG_RATE(5, 60 * 1000);
             if (log_rate_allows(&rate, shard->now_ms))
                 log_error("out of memory: dead letters wait",
-                          LOG_SLICE("queue", departure->queue_name),
+                          LOG_SLICE("queue", departure->line->queue_name),
                           LOG_UINT("suppressed", log_rate_suppressed(&rate)));
             hold(departure);
-            continue;
         }
-        if (departure->state != DEPARTURE_DONE)
-            continue; /* it is held, until its targets have answered */
-        /* In the same group of the journal as the copy, or a later one: it is in one queue or in
-         * the other, or after a crash in both. */
-        shard_settle(shard, departure->queue_id, departure->id);
-        tell_settler(departure, departure->queue_id != 0 && departure->id != 0);
-        departure_free(departure);
+        if (departure->state == DEPARTURE_DONE)
+            end(departure);
     }
     return false;
 }
@@ -296,8 +460,8 @@ departure_answered(struct shard *shard, const struct mail *mail)
     static _Thread_local struct log_rate rate = LOG_RATE(5, 60 * 1000);
     if (log_rate_allows(&rate, shard->now_ms))
         log_warn("a dead letter is refused by every queue, and waits",
-                 LOG_SLICE("queue", departure->queue_name),
-                 LOG_SLICE("exchange", departure->exchange),
+                 LOG_SLICE("queue", departure->line->queue_name),
+                 LOG_SLICE("exchange", departure->line->exchange),
                  LOG_UINT("suppressed", log_rate_suppressed(&rate)));
     tell_settler(departure, false);
     hold(departure);
@@ -314,5 +478,12 @@ void
 departures_clear(struct shard *shard)
 {
     clear(&shard->departures);
-    clear(&shard->departures_held);
+    clear(&shard->departures_asking);
+    struct list *node;
+    while ((node = list_pop_front(&shard->departure_lines)) != NULL) {
+        struct departure_line *line = LIST_ENTRY(node, struct departure_line, link);
+        line->references++;
+        clear(&line->held);
+        line_unref(line);
+    }
 }

@@ -6,7 +6,8 @@
  *
  * A message stays its old queue's in the journal until it has gone on. If every queue that it
  * should go to refuses it (they are full, and reject-publish), it waits here and tries again: it is
- * never lost between two queues. */
+ * never lost between two queues. Very many may wait, so they do not do so in memory, and some are
+ * tried for all those of the same queue. */
 #ifndef BROKER_DEPARTURE_H
 #define BROKER_DEPARTURE_H
 
@@ -44,6 +45,9 @@ void queue_depart_rejected(struct queue *queue, uint64_t tag, struct entry *entr
  * the queue, or if it cannot be, just settled there. Gives no reference away. Whether it has gone
  * on. */
 bool queue_depart_refused(struct queue *queue, struct message *message);
+
+/* The queue is freed; what has departed from it goes on. */
+void queue_forget_line(struct queue *queue);
 
 /* Does departures that are due, at most `budget`; returns whether there are more. */
 bool departures_run(struct shard *shard, unsigned budget);

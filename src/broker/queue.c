@@ -46,7 +46,7 @@ drop_oldest(struct queue *queue, unsigned budget)
     uint64_t tag;
     for (unsigned dropped = 0; is_too_long(queue) && dropped < budget; dropped++) {
         if ((entry = queue_first_ready(queue, &tag, &lane)) == NULL
-            || (dropped >= 2 && has_read_enough(queue)))
+            || (dropped >= 2 && must_wait(queue, entry)))
             break;
         queue_depart(queue, tag, entry, DEPARTS_MAXLEN);
     }

@@ -56,7 +56,8 @@ struct queue {
     struct timer expiry_timer;
     struct timer unused_timer; /* x-expires */
     int64_t used_ms;
-    struct map *identifiers; /* of the messages, where the queue deduplicates; else NULL */
+    struct map *identifiers;     /* of the messages, where the queue deduplicates; else NULL */
+    struct departure_line *line; /* by which the last message departed, or NULL */
     bool had_consumer, is_deleted;
     bool is_shrinking; /* it is longer than it may be, and drops messages turn by turn */
     struct ref origin; /* of what a purge put aside: the queue whose memory it still counts as */

@@ -245,7 +245,7 @@ queue_run(struct queue *queue)
            && (entry = queue_first_ready(queue, &tag, &lane)) != NULL) {
         /* What is past its deadline is not delivered; a time to live of 0 may be, at once. */
         bool is_expired = entry->deadline_ms < queue->shard->now_ms;
-        if (budget-- == 0 || (is_expired && has_read_enough(queue))) {
+        if (budget-- == 0 || (is_expired && must_wait(queue, entry))) {
             (void)queue_shrink(queue);
             queue_publish_statistics(queue);
             return true;

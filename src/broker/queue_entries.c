@@ -77,16 +77,14 @@ static void
 more_memory(struct queue *queue, const struct message *message)
 {
     queue->memory += message_memory(message);
-    atomic_fetch_add_explicit(&queue->shard->queued_bytes, message_memory(message),
-                              memory_order_relaxed);
+    shard_count_queued(queue->shard, message);
 }
 
 static void
 less_memory(struct queue *queue, const struct message *message)
 {
     queue->memory -= message_memory(message);
-    atomic_fetch_sub_explicit(&queue->shard->queued_bytes, message_memory(message),
-                              memory_order_relaxed);
+    shard_uncount_queued(queue->shard, message);
 }
 
 /* A new ready entry without content. NULL: out of memory. */
@@ -112,9 +110,10 @@ static bool
 stays_in_memory(const struct queue *queue)
 {
     const struct shard *shard = queue->shard;
-    uint64_t queued = atomic_load_explicit(&shard->queued_bytes, memory_order_relaxed);
-    return LIKELY(queued < shard->memory_share)
-           || (queue->memory < QUEUE_MEMORY_KEPT && queued < shard->memory_most);
+    return !shard_memory_is_scarce(shard)
+           || (queue->memory < QUEUE_MEMORY_KEPT
+               && atomic_load_explicit(&shard->queued_bytes, memory_order_relaxed)
+                      < shard->memory_most);
 }
 
 /* A message that does not stay leaves its place, and is read again when it is its turn. */
@@ -216,8 +215,7 @@ queue_fetch(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *
 {
     if (LIKELY(entry->message != NULL))
         return true;
-    const struct journal *journal = queue->shard->journal;
-    struct message *message = journal->read(journal->context, entry->id);
+    struct message *message = shard_read(queue->shard, entry->id);
     if (message == NULL) {
         log_error("a message cannot be read and is left out",
                   LOG_SLICE("queue", queue->record->name), LOG_UINT("message", entry->id));
@@ -225,7 +223,6 @@ queue_fetch(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *
         return false;
     }
     entry->message = message;
-    queue->shard->may_read -= entry->body_size;
     more_memory(queue, message);
     return true;
 }

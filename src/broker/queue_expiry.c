@@ -151,13 +151,13 @@ first_in_heap_ms(const struct queue *queue)
     return queue->expiry_count == 0 ? NEVER : queue->expiries[0].deadline_ms;
 }
 
-/* Whether the entry had to be read, to find its deadline or since it is due and has somewhere to
- * go, and there is no time for it in this turn. */
+/* Whether the entry has to be read, to find its deadline or since it is due and has somewhere to
+ * go, and must wait for that. */
 static bool
-must_wait(const struct queue *queue, const struct lane *lane, uint64_t sequence,
-          const struct entry *entry, enum departure_reason reason)
+cannot_expire_yet(const struct queue *queue, const struct lane *lane, uint64_t sequence,
+                  const struct entry *entry, enum departure_reason reason)
 {
-    if (!has_read_enough(queue) || entry->message != NULL)
+    if (!must_wait(queue, entry))
         return false;
     return sequence < lane->retimed
            || (entry->deadline_ms <= queue->shard->now_ms && departure_may_go_on(queue, reason));
@@ -175,8 +175,10 @@ expire_heads(struct queue *queue, enum departure_reason reason, unsigned *budget
         uint64_t sequence;
         struct entry *entry;
         while (lane != NULL && (entry = lane_first_ready(lane, &sequence)) != NULL) {
-            if (must_wait(queue, lane, sequence, entry, reason)) {
-                next_ms = now_ms;
+            if (cannot_expire_yet(queue, lane, sequence, entry, reason)) {
+                int64_t due_ms = sequence < lane->retimed ? now_ms : entry->deadline_ms;
+                if (due_ms < next_ms)
+                    next_ms = due_ms;
                 break;
             }
             bool was_there = entry->message != NULL;
@@ -195,6 +197,19 @@ expire_heads(struct queue *queue, enum departure_reason reason, unsigned *budget
         }
     }
     return next_ms;
+}
+
+/* Whether the first of the heap is not to be taken off yet; next_ms is what expire_heads returned.
+ */
+static bool
+first_in_heap_waits(const struct queue *queue, enum departure_reason reason, int64_t next_ms)
+{
+    if (reason == DEPARTS_DELAY_OVER && next_ms < first_in_heap_ms(queue))
+        return true; /* for a head that comes first */
+    struct lane *lane;
+    uint64_t tag = queue->expiries[0].tag;
+    const struct entry *entry = queue_entry(queue, tag, &lane);
+    return entry != NULL && cannot_expire_yet(queue, lane, tag & TAG_SEQUENCE_MASK, entry, reason);
 }
 
 /* Takes the first item of the heap off; its message expires if it is still there. Another
@@ -230,7 +245,8 @@ queue_expire(struct queue *queue, unsigned budget)
     enum departure_reason reason =
         queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED;
     int64_t next_ms = expire_heads(queue, reason, &budget);
-    while (first_in_heap_ms(queue) <= now_ms && budget > 0 && !has_read_enough(queue)) {
+    while (first_in_heap_ms(queue) <= now_ms && budget > 0
+           && !first_in_heap_waits(queue, reason, next_ms)) {
         expire_first_in_heap(queue, reason);
         budget--; /* also for one that has left before: there may be as many as messages */
         if (reason == DEPARTS_DELAY_OVER)

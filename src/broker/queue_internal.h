@@ -73,12 +73,12 @@ bool queue_note_identifier(struct queue *queue, struct message *message);
 void queue_forget_identifier(struct queue *queue, struct message *message);
 struct slice queue_identifier_of(const void *value); /* of a message, for the map */
 
-/* Whether queues have read as much in this turn as it may take: those that leave and must be read
- * for that wait for the next. */
+/* Whether the entry's message would have to be read, and queues have read as much of what leaves
+ * them in this turn as it may take: then it leaves in a later one. */
 static inline bool
-has_read_enough(const struct queue *queue)
+must_wait(const struct queue *queue, const struct entry *entry)
 {
-    return UNLIKELY(queue->shard->may_read <= 0);
+    return UNLIKELY(entry->message == NULL && queue->shard->may_read <= 0);
 }
 
 /* --- Expiry (queue_expiry.c) ------------------------------------------------------------------ */

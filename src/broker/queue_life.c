@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "broker/departure.h"
+
 static void
 on_unused(struct timer *timer, int64_t now_ms)
 {
@@ -267,8 +269,7 @@ drop(struct queue *queue, struct queue *owner, struct lane *lane, uint64_t seque
         shard_settle(queue->shard, queue->journal_id, id);
     if (message == NULL)
         return;
-    atomic_fetch_sub_explicit(&queue->shard->queued_bytes, message_memory(message),
-                              memory_order_relaxed);
+    shard_uncount_queued(queue->shard, message);
     if (owner != NULL)
         owner->memory -= message_memory(message);
     message_unref(message);
@@ -317,6 +318,7 @@ queue_free(struct queue *queue)
 {
     drop_everything(queue);
     policies_release(queue->policies);
+    queue_forget_line(queue);
     queue->magic = 0;
     free(queue);
 }

@@ -19,6 +19,7 @@ enum {
     TIMERS_PER_TURN = 1024,
     DEPARTURES_PER_TURN = 2048,
     DROPS_PER_TURN = 4096,
+    READ_COST = 1024, /* of any message, in bytes that could be read meanwhile */
     /* Messages that all queues together send or let go, at about 0.2 us each; the last may do its
      * own budget beyond that. */
     QUEUE_WORK_PER_TURN = 8192,
@@ -50,7 +51,8 @@ shard_new(struct broker *broker, uint32_t index)
     list_init(&shard->runnable);
     list_init(&shard->graveyard);
     list_init(&shard->departures);
-    list_init(&shard->departures_held);
+    list_init(&shard->departures_asking);
+    list_init(&shard->departure_lines);
     list_init(&shard->announcements);
     shard->outboxes = calloc(broker->shard_count, sizeof(*shard->outboxes));
     if (shard->outboxes == NULL) {
@@ -392,6 +394,14 @@ publish_apart(struct shard *shard, const struct route *route, struct message *me
     return status;
 }
 
+struct message *
+shard_read(struct shard *shard, uint64_t message_id)
+{
+    struct message *message = shard->journal->read(shard->journal->context, message_id);
+    shard->may_read -= READ_COST + (message == NULL ? 0 : (int64_t)message->body_size);
+    return message;
+}
+
 int
 shard_publish(struct shard *shard, const struct route *route, struct message *message,
               struct ref from, uint64_t number, enum publish_origin origin)
@@ -483,11 +493,16 @@ run_queues(struct shard *shard)
 bool
 shard_run(struct shard *shard)
 {
-    shard->may_read = QUEUE_READ_PER_TURN;
+    /* Queues read no more of what leaves them while there is some left that has not gone on. */
+    bool is_behind = shard->is_behind;
+    shard->may_read = is_behind ? 0 : QUEUE_READ_PER_TURN;
     shard_receive(shard);
     bool has_more = wheel_advance(&shard->wheel, shard->now_ms, TIMERS_PER_TURN) == TIMERS_PER_TURN;
     has_more |= run_queues(shard);
-    has_more |= departures_run(shard, DEPARTURES_PER_TURN);
+    if (is_behind)
+        shard->may_read = QUEUE_READ_PER_TURN;
+    shard->is_behind = departures_run(shard, DEPARTURES_PER_TURN);
+    has_more |= shard->is_behind;
     delete_orphans(shard);
     policy_tell_more(shard);
     has_more |= bury(shard, DROPS_PER_TURN);

@@ -186,8 +186,11 @@ struct shard {
     uint32_t work;                 /* messages that queues sent or let go in this turn */
     int64_t may_read;              /* bytes of messages that they may still read in it */
     struct list departures; /* messages on their way out of a queue: dead letters, delayed ones */
-    struct list departures_held; /* those that wait for an answer, or to try again */
-    struct list announcements;   /* of policies to queues that do not know of them yet */
+    struct list departures_asking; /* those that wait for an answer */
+    struct list departure_lines;   /* what they have in common, and those that try again later */
+    size_t held;                   /* how many these are */
+    bool is_behind;                /* the last turn ended before the departures did */
+    struct list announcements;     /* of policies to queues that do not know of them yet */
     struct shard_statistics statistics;
     /* Post. */
     _Atomic(struct mail_batch *) inbox;
@@ -274,6 +277,31 @@ shard_settle(struct shard *shard, uint64_t queue_id, uint64_t message_id)
     if (queue_id != 0 && message_id != 0 && shard->journal != NULL)
         shard->journal->settle(shard->journal->context, queue_id, message_id);
 }
+
+/* Memory of messages that wait here. */
+static inline void
+shard_count_queued(struct shard *shard, const struct message *message)
+{
+    atomic_fetch_add_explicit(&shard->queued_bytes, message_memory(message), memory_order_relaxed);
+}
+
+static inline void
+shard_uncount_queued(struct shard *shard, const struct message *message)
+{
+    atomic_fetch_sub_explicit(&shard->queued_bytes, message_memory(message), memory_order_relaxed);
+}
+
+/* Whether there is so much of it that more had better be in the journal only. */
+static inline bool
+shard_memory_is_scarce(const struct shard *shard)
+{
+    return UNLIKELY(atomic_load_explicit(&shard->queued_bytes, memory_order_relaxed)
+                    >= shard->memory_share);
+}
+
+/* Reads a message from the journal, which there is: shard->may_read is lessened. NULL: it cannot be
+ * read, which has been logged. The reference is the caller's. */
+struct message *shard_read(struct shard *shard, uint64_t message_id);
 
 /* Publishes: one reference to the message is given away. For each target that may refuse
  * (route->may_reject_count), `from` gets a MAIL_CONFIRM with `number`: perhaps before this returns.

@@ -2,6 +2,7 @@
  * delayed messages. */
 #include <stdio.h>
 
+#include "base/memory.h"
 #include "broker/exchange.h"
 #include "test_broker_support.h"
 
@@ -280,6 +281,129 @@ START_TEST(a_reject_that_asks_is_answered_when_the_dead_letter_has_gone_on)
 }
 END_TEST
 
+/* A queue whose messages will have died when so many milliseconds have passed; where they go to has
+ * room for one message, and has it. */
+enum { HELD = 100, HELD_SIZE = 100 * 1024, LIVES_MS = 100 };
+
+static struct queue_record *
+queue_before_a_full_one(bool persistent, struct queue_record **full)
+{
+    struct queue_record *queue = declare("q", &(struct arguments){.dead_letters_to = "full"});
+    *full = declare_on(test_broker->shards[1], "full",
+                       &(struct arguments){.max_length = 1, .overflow = "reject-publish"});
+    send("", "full", 1000, -1, 0);
+    for (uint64_t uid = 1; uid <= HELD; uid++) {
+        struct message_wish wish = {.uid = uid,
+                                    .exchange = "",
+                                    .routing_key = "q",
+                                    .body_size = HELD_SIZE,
+                                    .persistent = persistent,
+                                    .priority = -1,
+                                    .expiration_ms = LIVES_MS};
+        uint32_t answers;
+        ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, uid, &answers), 1);
+    }
+    return queue;
+}
+
+/* There may be very many, for as long as nobody looks after the queue of dead letters. */
+START_TEST(dead_letters_that_wait_are_not_in_memory)
+{
+    struct queue_record *full;
+    struct queue_record *queue = queue_before_a_full_one(_i == 0, &full);
+    uint64_t before = memory_held();
+    if (_i == 1)
+        shard->memory_share = 0; /* transient ones are written when it is scarce */
+    pass(LIVES_MS);
+    ck_assert_uint_eq(shard->held, HELD);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), HELD);
+    ck_assert_uint_eq(atomic_load(&shard->queued_bytes), 0);
+    if (_i == 0) /* the journal of the test has its own copies in memory */
+        ck_assert_uint_lt(memory_held(), before - (uint64_t)(HELD * HELD_SIZE) * 9 / 10);
+}
+END_TEST
+
+START_TEST(dead_letters_that_wait_in_memory_count)
+{
+    struct queue_record *full;
+    (void)queue_before_a_full_one(false, &full);
+    pass(LIVES_MS);
+    ck_assert_uint_gt(atomic_load(&shard->queued_bytes), (uint64_t)(HELD * HELD_SIZE));
+    client_settle(&client, get(full), SETTLE_ACKNOWLEDGED);
+    queue_delete(queue_of(full));
+    for (int rounds = 0; shard->held > 0; rounds++) {
+        ck_assert_int_lt(rounds, HELD);
+        pass(1000);
+    }
+    ck_assert_uint_eq(atomic_load(&shard->queued_bytes), 0);
+}
+END_TEST
+
+/* However many wait, only some are read to see whether there is room now. When there is, all
+ * follow.
+ */
+START_TEST(dead_letters_that_wait_are_tried_a_few_at_a_time)
+{
+    struct queue_record *full;
+    struct queue_record *queue = queue_before_a_full_one(true, &full);
+    pass(LIVES_MS);
+    size_t reads = test_journal.reads;
+    pass(1000);
+    ck_assert_uint_gt(test_journal.reads, reads);
+    ck_assert_uint_lt(test_journal.reads, reads + HELD / 4);
+    ck_assert_uint_eq(shard->held, HELD);
+    queue_delete(queue_of(full));
+    settle_down();
+    struct queue_record *wide = declare("full", &(struct arguments){0});
+    pass(1000);
+    ck_assert_uint_eq(wide->ready, HELD);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
+    ck_assert(departures_are_over(shard));
+}
+END_TEST
+
+/* Those of one queue may go to different ones. */
+START_TEST(a_dead_letter_that_waits_gets_its_turn_behind_others_that_are_refused)
+{
+    struct queue_record *queue =
+        declare("q", &(struct arguments){.dead_letter_exchange = "amq.direct"});
+    struct arguments one = {.max_length = 1, .overflow = "reject-publish"};
+    struct queue_record *full = declare("full", &one), *other = declare("other", &one);
+    declare_exchange("e", "direct", (struct slice){"", 0});
+    bind_queue("e", "q", "full", (struct slice){"", 0});
+    bind_queue("e", "q", "other", (struct slice){"", 0});
+    bind_queue("amq.direct", "full", "full", (struct slice){"", 0});
+    bind_queue("amq.direct", "other", "other", (struct slice){"", 0});
+    send("", "full", 1000, -1, 0);
+    send("", "other", 1001, -1, 0);
+    for (uint64_t uid = 1; uid <= HELD; uid++)
+        send("e", uid == HELD / 2 ? "other" : "full", uid, LIVES_MS, 0);
+    pass(LIVES_MS);
+    ck_assert_uint_eq(shard->held, HELD);
+    client_settle(&client, get(other), SETTLE_ACKNOWLEDGED);
+    for (int seconds = 0; other->ready == 0; seconds++) {
+        ck_assert_int_lt(seconds, 10);
+        pass(1000);
+    }
+    ck_assert_uint_eq(get(other)->uid, HELD / 2);
+    ck_assert_uint_eq(full->ready, 1);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), HELD - 1);
+}
+END_TEST
+
+START_TEST(a_broker_may_end_while_dead_letters_wait)
+{
+    struct queue_record *full;
+    struct queue_record *queue = queue_before_a_full_one(_i == 0, &full);
+    pass(LIVES_MS);
+    ck_assert_uint_eq(shard->held, HELD);
+    if (_i == 1)
+        queue_delete(queue_of(queue)); /* they go on, whatever becomes of it */
+    settle_down();
+    ck_assert_uint_eq(shard->held, HELD);
+}
+END_TEST
+
 START_TEST(a_reject_that_asks_does_not_wait_for_room_in_the_dead_letter_queue)
 {
     struct queue_record *queue =
@@ -322,7 +446,7 @@ START_TEST(a_dead_letter_that_leads_nowhere_ends)
     send("", "q", 1, -1, 0);
     client_settle(&client, get(queue), SETTLE_REJECTED);
     ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
-    ck_assert(list_is_empty(&shard->departures) && list_is_empty(&shard->departures_held));
+    ck_assert(departures_are_over(shard));
 }
 END_TEST
 
@@ -455,6 +579,11 @@ add(TCase *tests)
     tcase_add_test(tests, deaths_of_a_chain_are_written_the_latest_first);
     tcase_add_test(tests, dying_again_for_the_same_reason_counts);
     tcase_add_test(tests, a_message_that_only_expires_in_a_circle_ends);
+    tcase_add_loop_test(tests, dead_letters_that_wait_are_not_in_memory, 0, 2);
+    tcase_add_test(tests, dead_letters_that_wait_in_memory_count);
+    tcase_add_test(tests, dead_letters_that_wait_are_tried_a_few_at_a_time);
+    tcase_add_test(tests, a_dead_letter_that_waits_gets_its_turn_behind_others_that_are_refused);
+    tcase_add_loop_test(tests, a_broker_may_end_while_dead_letters_wait, 0, 2);
     tcase_add_loop_test(tests, a_dead_letter_that_is_refused_waits_and_goes_when_there_is_room, 0,
                         4);
     tcase_add_loop_test(tests, a_settlement_that_asks_is_answered_when_the_journal_has_it, 0, 2);

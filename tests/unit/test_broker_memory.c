@@ -358,9 +358,7 @@ check_scene(void)
         REQUIRE(queues[i]->unacknowledged == 0, "q%d: %" PRIu64 " unacknowledged", i,
                 queues[i]->unacknowledged);
     }
-    REQUIRE(list_is_empty(&test_broker->shards[0]->departures)
-                && list_is_empty(&test_broker->shards[0]->departures_held),
-            "a message is on its way for ever");
+    REQUIRE(departures_are_over(test_broker->shards[0]), "a message is on its way for ever");
 }
 
 /* The whole scene with the n-th allocation failing. False: there is none any more. */

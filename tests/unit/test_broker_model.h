@@ -20,8 +20,10 @@ enum {
     PENDING_MAX = 4000,
     OPERATIONS = 500,
     REASONS = 5,
-    POLICIES = 4, /* the second half of them the operator's */
-    RETRY_MS = 1000,
+    POLICIES = 4,     /* the second half of them the operator's */
+    RETRY_MS = 1000,  /* after which dead letters that were refused are tried again, */
+    TRIED_AGAIN = 16, /* so many of a queue */
+    TIME_STEP_MAX = 1500,
 };
 
 /* Where a message came from and how it died before: what is written on it. */
@@ -123,7 +125,7 @@ struct model {
     struct outstanding outstanding[OUTSTANDING_MAX];
     uint32_t outstanding_count;
     struct pending pending[PENDING_MAX];
-    uint32_t pending_count;
+    uint32_t pending_count, pending_most;
     struct item *free_items;
     uint64_t next_uid, next_age;
     bool spread[QUEUES];             /* what the fanout exchange "spread" leads to */

@@ -117,6 +117,14 @@ int64_t clock_now(void);
 /* Runs the shards until none has anything to do. */
 void settle_down(void);
 
+/* Whether no message is on its way from a queue of this shard to another. */
+static inline bool
+departures_are_over(const struct shard *shard)
+{
+    return list_is_empty(&shard->departures) && list_is_empty(&shard->departures_asking)
+           && shard->held == 0;
+}
+
 /* Arguments under construction: SLICE names, then declare. */
 struct queue_wish {
     const char *name;
