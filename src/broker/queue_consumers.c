@@ -278,12 +278,18 @@ queue_get(struct queue *queue, const struct mail *mail)
         queue_reply_counts(queue, mail, QUEUE_SINGLE_ACTIVE, 0);
         return;
     }
+    unsigned budget = QUEUE_RUN_BUDGET;
     uint64_t tag;
     struct lane *lane;
     struct entry *entry;
+    /* More may have expired than queue_run takes out in one go. */
     while ((entry = queue_first_ready(queue, &tag, &lane)) != NULL) {
-        /* More have expired than queue_run takes out in one go. */
-        if (entry->deadline_ms <= queue->shard->now_ms)
+        bool is_expired = entry->deadline_ms <= queue->shard->now_ms;
+        if (budget-- == 0 || (is_expired && must_wait(queue, entry))) {
+            shard_send_later(queue->shard, mail);
+            return;
+        }
+        if (is_expired)
             queue_depart(queue, tag, entry, DEPARTS_EXPIRED);
         else if (queue_fetch(queue, tag, lane, entry))
             break;

@@ -283,10 +283,15 @@ new_batch(struct outbox *outbox)
 void
 shard_send(struct shard *shard, const struct mail *mail)
 {
-    if (mail->to.shard == shard->index) {
+    if (mail->to.shard == shard->index)
         dispatch(shard, mail);
-        return;
-    }
+    else
+        shard_send_later(shard, mail);
+}
+
+void
+shard_send_later(struct shard *shard, const struct mail *mail)
+{
     struct outbox *outbox = &shard->outboxes[mail->to.shard];
     struct mail_batch *batch = outbox->newest;
     if (batch == NULL || batch->count == BATCH_MAILS)

@@ -194,7 +194,7 @@ struct shard {
     struct shard_statistics statistics;
     /* Post. */
     _Atomic(struct mail_batch *) inbox;
-    struct outbox *outboxes; /* one per shard */
+    struct outbox *outboxes; /* one per shard, also for itself */
     void (*wake)(void *context);
     void *wake_context;
     /* Memory of messages that wait in queues here. */
@@ -214,6 +214,10 @@ void shard_set_time(struct shard *shard, int64_t monotonic_ms, int64_t wall_ms);
 /* Sends mail: dealt with before it returns when it is for this shard. References to messages are
  * given away with it. */
 void shard_send(struct shard *shard, const struct mail *mail);
+
+/* The same, but it is dealt with in a later turn also when it is for this shard: what has begun and
+ * would take too long. */
+void shard_send_later(struct shard *shard, const struct mail *mail);
 
 /* Removes a vhost with everything in it (see catalogue_vhost_remove); its queues are deleted as the
  * mail reaches them. */

@@ -110,17 +110,42 @@ START_TEST(a_message_expires_behind_one_with_more_time_that_came_back)
 }
 END_TEST
 
+/* However many there are, others do not wait for them: the answer comes in a later turn. */
 START_TEST(get_finds_none_of_many_that_have_expired)
+{
+    enum { MANY = 20 * QUEUE_RUN_BUDGET, IN_A_TURN = 4 * QUEUE_RUN_BUDGET };
+    struct queue_record *queue = declare("q");
+    for (uint64_t i = 1; i <= MANY; i++)
+        send_to("q", i, 50);
+    send_to("q", 9999, -1);
+    set_clock(clock_now() + 51); /* and the timer has not fired yet */
+    uint64_t before = queue_of(queue)->ready;
+    get(queue);
+    ck_assert_uint_gt(queue_of(queue)->ready, before - IN_A_TURN);
+    for (int turns = 0; client.count == 0; turns++) {
+        before = queue_of(queue)->ready;
+        shard_flush(shard);
+        (void)shard_run(shard);
+        ck_assert_uint_lt(queue_of(queue)->ready, before);
+        ck_assert_uint_ge(queue_of(queue)->ready + IN_A_TURN, before);
+    }
+    SEEN(9999);
+    ck_assert_uint_eq(queue_of(queue)->ready, 0);
+}
+END_TEST
+
+START_TEST(a_get_that_has_not_been_answered_hears_that_the_queue_goes)
 {
     struct queue_record *queue = declare("q");
     for (uint64_t i = 1; i <= 3 * QUEUE_RUN_BUDGET; i++)
         send_to("q", i, 50);
-    send_to("q", 9999, -1);
-    set_clock(clock_now() + 51); /* and the timer has not fired yet */
+    set_clock(clock_now() + 51);
     get(queue);
-    SEEN(9999);
+    ck_assert_uint_eq(client.replies, 0);
+    queue_delete(queue_of(queue));
     settle_down();
-    ck_assert_uint_eq(queue->ready, 0);
+    ck_assert_uint_eq(client.replies, 1);
+    ck_assert_uint_eq(client.reply.result, QUEUE_GONE);
 }
 END_TEST
 
@@ -320,6 +345,7 @@ add(TCase *tests)
     tcase_add_test(tests, a_message_expires_behind_one_that_came_back);
     tcase_add_test(tests, a_message_expires_behind_one_with_more_time_that_came_back);
     tcase_add_test(tests, get_finds_none_of_many_that_have_expired);
+    tcase_add_test(tests, a_get_that_has_not_been_answered_hears_that_the_queue_goes);
     tcase_add_loop_test(tests, a_queue_that_refuses_messages_drops_none_that_comes_back, 0, 2);
     tcase_add_test(tests, a_queue_that_drops_its_oldest_drops_one_that_comes_back);
     tcase_add_test(tests, a_consumer_that_acknowledges_keeps_its_turn);
