@@ -59,6 +59,7 @@ struct queue {
     struct map *identifiers;     /* of the messages, where the queue deduplicates; else NULL */
     struct departure_line *line; /* by which the last message departed, or NULL */
     bool had_consumer, is_deleted;
+    bool is_expiring;  /* messages are due, and leave turn by turn */
     bool is_shrinking; /* it is longer than it may be, and drops messages turn by turn */
     struct ref origin; /* of what a purge put aside: the queue whose memory it still counts as */
 };
@@ -121,6 +122,9 @@ MUST_CHECK int queue_restore(struct queue *queue, const struct restored_message 
 
 /* Delivers within the budget; true when it stopped because of that. */
 bool queue_run(struct queue *queue);
+
+/* The same, after what is due has expired. */
+bool queue_take_turn(struct queue *queue);
 
 /* Deletes it: out of the directory, consumers are told, messages dropped. Freed at the end of the
  * turn. */

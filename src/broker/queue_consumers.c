@@ -261,12 +261,20 @@ queue_run(struct queue *queue)
     if (queue->is_deleted)
         return false;
     if (timer_is_set(&queue->expiry_timer) && queue->expiry_timer.due_ms <= queue->shard->now_ms)
-        queue_expire(queue, QUEUE_RUN_BUDGET);
+        queue_expire(queue);
     bool has_more = queue_shrink(queue);
     if (has_metered(queue))
         settle_leave(queue);
     queue_publish_statistics(queue);
     return has_more;
+}
+
+bool
+queue_take_turn(struct queue *queue)
+{
+    if (UNLIKELY(queue->is_expiring))
+        queue_expire(queue);
+    return queue_run(queue);
 }
 
 void

@@ -108,6 +108,14 @@ queue_note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct
         queue_arm_expiry(queue, entry->deadline_ms);
 }
 
+/* Very many queues may be at the same time: what is due leaves in their turns. */
+static void
+be_expiring(struct queue *queue)
+{
+    queue->is_expiring = true;
+    queue_make_runnable(queue);
+}
+
 /* --- Another message-ttl ---------------------------------------------------------------------- */
 
 /* All messages of a lane came in the order of their publication, so their deadlines by message-ttl
@@ -125,7 +133,7 @@ queue_retime(struct queue *queue)
         lane->retimed = lane->tail;
         lane->latest_deadline_ms = latest_ms;
     }
-    queue_expire(queue, QUEUE_RUN_BUDGET);
+    be_expiring(queue);
 }
 
 bool
@@ -237,13 +245,14 @@ expire_first_in_heap(struct queue *queue, enum departure_reason reason)
         queue_expiry_push(queue, tag, entry, entry->deadline_ms);
 }
 
-/* Expires what is due, at most `budget`; arms the timer for the rest. */
+/* Arms the timer for what is not due yet. */
 void
-queue_expire(struct queue *queue, unsigned budget)
+queue_expire(struct queue *queue)
 {
     int64_t now_ms = queue->shard->now_ms;
     enum departure_reason reason =
         queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED;
+    unsigned budget = QUEUE_RUN_BUDGET;
     int64_t next_ms = expire_heads(queue, reason, &budget);
     while (first_in_heap_ms(queue) <= now_ms && budget > 0
            && !first_in_heap_waits(queue, reason, next_ms)) {
@@ -254,16 +263,18 @@ queue_expire(struct queue *queue, unsigned budget)
     }
     if (first_in_heap_ms(queue) < next_ms)
         next_ms = first_in_heap_ms(queue);
-    /* What is due and over the budget waits a moment: a timer of the past would fire in this turn.
-     */
-    wheel_set(&queue->shard->wheel, &queue->expiry_timer, next_ms <= now_ms ? now_ms + 1 : next_ms);
+    queue->is_expiring = false;
+    if (next_ms > now_ms) {
+        wheel_set(&queue->shard->wheel, &queue->expiry_timer, next_ms);
+        return;
+    }
+    wheel_cancel(&queue->shard->wheel, &queue->expiry_timer);
+    be_expiring(queue);
 }
 
 void
 queue_on_expiry(struct timer *timer, int64_t now_ms)
 {
     (void)now_ms;
-    struct queue *queue = CONTAINER_OF(timer, struct queue, expiry_timer);
-    queue_expire(queue, QUEUE_RUN_BUDGET);
-    queue_publish_statistics(queue);
+    be_expiring(CONTAINER_OF(timer, struct queue, expiry_timer));
 }

@@ -109,8 +109,8 @@ queue_update_deadline(struct queue *queue, uint64_t tag, struct lane *lane, stru
 /* Something expires at that time. */
 void queue_arm_expiry(struct queue *queue, int64_t deadline_ms);
 
-/* Expires what is due, at most `budget`; arms the timer for the rest. */
-void queue_expire(struct queue *queue, unsigned budget);
+/* Expires what is due, within a turn's budget. */
+void queue_expire(struct queue *queue);
 void queue_on_expiry(struct timer *timer, int64_t now_ms);
 
 /* --- Consumers (queue_consumers.c) ------------------------------------------------------------ */

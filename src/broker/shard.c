@@ -487,7 +487,7 @@ run_queues(struct shard *shard)
     shard->work = 0;
     while (shard->work < QUEUE_WORK_PER_TURN && (node = list_pop_front(&round)) != NULL) {
         struct queue *queue = LIST_ENTRY(node, struct queue, run_link);
-        if (queue_run(queue) && !list_is_linked(&queue->run_link))
+        if (queue_take_turn(queue) && !list_is_linked(&queue->run_link))
             list_push_back(&shard->runnable, &queue->run_link);
     }
     list_splice(&round, &shard->runnable); /* who had no turn is first in the next */

@@ -251,6 +251,36 @@ START_TEST(what_many_queues_have_to_deliver_at_once_takes_several_turns)
 }
 END_TEST
 
+/* And all of them have their turn before the first has its second. */
+START_TEST(what_expires_in_many_queues_at_once_takes_several_turns)
+{
+    enum { QUEUES = 32, EACH = 2 * QUEUE_RUN_BUDGET, IN_A_TURN = 10 * QUEUE_RUN_BUDGET };
+    const struct queue *queues[QUEUES];
+    char name[16];
+    for (int i = 0; i < QUEUES; i++) {
+        snprintf(name, sizeof(name), "q%d", i);
+        queues[i] = queue_of(declare(name));
+        for (uint64_t uid = 1; uid <= EACH; uid++)
+            send_to(name, uid, 50);
+    }
+    set_clock(clock_now() + 51);
+    uint64_t before = (uint64_t)QUEUES * EACH, left;
+    for (int turns = 0; before > 0; turns++, before = left) {
+        (void)shard_run(shard);
+        set_clock(clock_now() + 1);
+        uint64_t most = 0;
+        left = 0;
+        for (int i = 0; i < QUEUES; i++) {
+            left += queues[i]->ready;
+            most = queues[i]->ready > most ? queues[i]->ready : most;
+        }
+        ck_assert_uint_ge(left + IN_A_TURN, before);
+        ck_assert(turns < QUEUES / 4 || most < EACH);
+        ck_assert_int_lt(turns, 4 * QUEUES);
+    }
+}
+END_TEST
+
 START_TEST(a_delivery_whose_client_has_gone_comes_back)
 {
     struct queue_record *queue = declare("q");
@@ -355,6 +385,7 @@ add(TCase *tests)
     tcase_add_test(tests, a_metered_consumer_gives_back_the_leave_that_it_does_not_need);
     tcase_add_test(tests, a_consumer_gets_no_more_than_its_connection_takes);
     tcase_add_test(tests, what_many_queues_have_to_deliver_at_once_takes_several_turns);
+    tcase_add_test(tests, what_expires_in_many_queues_at_once_takes_several_turns);
     tcase_add_test(tests, a_delivery_whose_client_has_gone_comes_back);
 }
 
