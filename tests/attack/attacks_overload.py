@@ -106,6 +106,31 @@ def a_consumer_that_never_reads_while_its_queue_fills(s):
         raise Failure(f"the broker grew by {grown / MIB:.0f} MiB at a limit of 64 MiB")
 
 
+@attack(config="limits: {memory: 32MiB}", seconds=300)
+def dead_letters_that_nobody_takes(s):
+    """What a full queue refuses waits, and is not lost, but not in memory."""
+    messages, kept, at_once = 10_000, 10, 100
+    channel = s.channel()
+    full = s.queue(channel, durable=True,
+                   arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+    queue = s.queue(channel, durable=True, arguments={
+        "x-max-length": kept, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": full})
+    before = s.rss()
+    data = wire.publish_frames(1, "", queue, b"m" * 50_000, {"delivery_mode": 2}) * at_once
+    for _ in range(messages // at_once):
+        channel.connection.send(data)
+        channel.sync()
+    grown = s.rss() - before
+    s.say(f"{messages * 50_000 / MIB:.0f} MiB sent, {grown / MIB:.0f} MiB grown, at a limit of 32 MiB")
+    if grown > (32 + LOG_BACKLOG + SLACK) * MIB:
+        raise Failure(f"the broker grew by {grown / MIB:.0f} MiB at a limit of 32 MiB")
+    other = s.channel()
+    other.call("queue.delete", queue=full)
+    other.declare(full, durable=True)
+    s.until("all dead letters have gone on",
+            lambda: other.declare(full, passive=True).message_count == messages - kept, 120)
+
+
 @attack
 def many_consumers_on_one_connection_that_reads_nothing(s):
     """What is under way to one connection is bounded, however many consumers share it."""
