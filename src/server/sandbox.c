@@ -120,8 +120,7 @@ add_names(scmp_filter_ctx filter, uint32_t action, const char *const *names, siz
     return status;
 }
 
-/* What is allowed with some arguments only. clone3 is not: its arguments are in memory, where a
- * filter does not see them; told that there is no such call, the C library uses clone. */
+/* What is allowed with some arguments only. */
 static int
 add_with_arguments(scmp_filter_ctx filter)
 {
@@ -168,18 +167,44 @@ load(scmp_filter_ctx filter)
         status = add_names(filter, SCMP_ACT_ALLOW, allowed, ARRAY_SIZE(allowed));
     if (status == 0)
         status = add_with_arguments(filter);
+    if (status == 0) /* to be refused by the quiet filter, which is there already */
+        status = add(filter, SCMP_ACT_ALLOW, "clone3");
     if (status == 0)
         status = seccomp_load(filter);
+    return status;
+}
+
+/* clone3 has its arguments in memory, where a filter does not see them. Told that there is no such
+ * call, the C library uses clone, for every thread anew. So it has a filter of its own, which does
+ * not log: what is in the audit log is not to be there at every start. */
+static int
+load_quiet(scmp_filter_ctx filter)
+{
+    int status = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
+    if (status == 0)
+        status = add(filter, SCMP_ACT_ERRNO(ENOSYS), "clone3");
+    if (status == 0)
+        status = seccomp_load(filter);
+    return status;
+}
+
+/* A filter whose answer is `usual` where what `load_rules` adds says nothing else. */
+static int
+enter(uint32_t usual, int (*load_rules)(scmp_filter_ctx))
+{
+    scmp_filter_ctx filter = seccomp_init(usual);
+    int status = filter == NULL ? -ENOMEM : load_rules(filter);
+    if (filter != NULL)
+        seccomp_release(filter);
     return status;
 }
 
 int
 sandbox_enter(char error[SANDBOX_ERROR_MAX])
 {
-    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
-    int status = filter == NULL ? -ENOMEM : load(filter);
-    if (filter != NULL)
-        seccomp_release(filter);
+    int status = enter(SCMP_ACT_ALLOW, load_quiet);
+    if (status == 0)
+        status = enter(SCMP_ACT_ERRNO(ENOSYS), load);
     if (status == 0)
         return 0;
     snprintf(error, SANDBOX_ERROR_MAX, "the kernel takes no system call filter: %s",

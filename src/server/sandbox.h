@@ -14,8 +14,8 @@ enum { SANDBOX_ERROR_MAX = 256 };
  * answers to what is not allowed: what only an attack does (running a program, tracing, mounting)
  * kills the process; the rest fails with ENOSYS, the answer on which libraries fall back to calls
  * of older kernels, so that a new C library costs a feature and not the broker. Both are in the
- * audit log. -1 with one line when the kernel or the build has no filter; nothing has changed then.
- */
+ * audit log, but for the clone3 that every new thread tries. -1 with one line when the kernel or
+ * the build has no filter; nothing but that clone3 is refused then. */
 MUST_CHECK int sandbox_enter(char error[SANDBOX_ERROR_MAX]);
 
 #endif
