@@ -47,8 +47,17 @@ static const char *const statement_texts[STATEMENT_COUNT] = {
     [SET_META] = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
 };
 
-_Static_assert(ADD_VHOST + DEFINITION_KINDS == REMOVE_VHOST, "adding is found by the kind");
-_Static_assert(REMOVE_VHOST + DEFINITION_KINDS == SET_META, "removing is found by the kind");
+_Static_assert((int)ADD_VHOST + (int)DEFINITION_KINDS == (int)REMOVE_VHOST,
+               "adding is found by the kind");
+_Static_assert((int)REMOVE_VHOST + (int)DEFINITION_KINDS == (int)SET_META,
+               "removing is found by the kind");
+
+/* The statement for this kind, of those that begin with the one for vhosts. */
+static enum statement
+statement_for(enum statement vhosts, enum definition_kind kind)
+{
+    return (enum statement)((int)vhosts + (int)kind);
+}
 
 /* A change that waits for the thread, with its bytes behind it. */
 struct change {
@@ -147,13 +156,13 @@ submit(struct definitions *definitions, enum statement statement,
 uint64_t
 definitions_add(struct definitions *definitions, const struct definition *definition)
 {
-    return submit(definitions, ADD_VHOST + definition->kind, definition);
+    return submit(definitions, statement_for(ADD_VHOST, definition->kind), definition);
 }
 
 uint64_t
 definitions_remove(struct definitions *definitions, const struct definition *definition)
 {
-    return submit(definitions, REMOVE_VHOST + definition->kind, definition);
+    return submit(definitions, statement_for(REMOVE_VHOST, definition->kind), definition);
 }
 
 uint64_t
