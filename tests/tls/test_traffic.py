@@ -90,9 +90,11 @@ def idle_connections_hold_no_buffers(world):
     connections[-1].channel()  # and so all that came before has been done
     each = (resident_kib(broker) - before) / MANY
     print(f"    an idle TLS connection takes {each:.1f} KiB", flush=True)
-    # With buffers that OpenSSL does not give back it is twice as much as without.
+    # With buffers that OpenSSL does not give back it is twice as much as without: 29 and 15, and
+    # since 3.2, which has more to say of each direction, 46 and 23.
+    most = 22 if ssl.OPENSSL_VERSION_INFO < (3, 2) else 32
     if not is_sanitized(broker.process.args[0]):
-        check(each < 22, f"an idle connection takes {each:.1f} KiB")
+        check(each < most, f"an idle connection takes {each:.1f} KiB")
 
 
 @test
