@@ -84,6 +84,14 @@ usage(FILE *out)
           out);
 }
 
+/* A config_errors_told. */
+static void
+complain(void *context, const char *line)
+{
+    (void)context;
+    log_plain(LOG_LEVEL_ERROR, "%s", line);
+}
+
 /* 0: go on; else the exit status + 1. */
 static int
 read_options(struct options *options, int argc, char **argv)
@@ -111,8 +119,8 @@ read_options(struct options *options, int argc, char **argv)
             break;
         case 'l':
             if (options->listen_count == CONFIG_LISTEN_MAX) {
-                fprintf(stderr, "whippetd: --listen: at most %d addresses\n",
-                        (int)CONFIG_LISTEN_MAX);
+                log_plain(LOG_LEVEL_ERROR, "whippetd: --listen: at most %d addresses",
+                          (int)CONFIG_LISTEN_MAX);
                 return 2;
             }
             options->listen[options->listen_count++] = optarg;
@@ -128,8 +136,8 @@ read_options(struct options *options, int argc, char **argv)
             break;
         case 'i':
             if (strcmp(optarg, "text") != 0 && strcmp(optarg, "json") != 0) {
-                fprintf(stderr, "whippetd: --inspect-log: expected text or json, not '%s'\n",
-                        optarg);
+                log_plain(LOG_LEVEL_ERROR,
+                          "whippetd: --inspect-log: expected text or json, not '%s'", optarg);
                 return 2;
             }
             options->inspect_log = optarg;
@@ -146,7 +154,7 @@ read_options(struct options *options, int argc, char **argv)
         }
     }
     if (optind < argc) {
-        fprintf(stderr, "whippetd: unexpected argument '%s'\n", argv[optind]);
+        log_plain(LOG_LEVEL_ERROR, "whippetd: unexpected argument '%s'", argv[optind]);
         usage(stderr);
         return 2;
     }
@@ -160,15 +168,16 @@ apply_options(struct settings *settings, const struct options *options)
     if (options->data_dir != NULL
         && snprintf(settings->data_dir, sizeof(settings->data_dir), "%s", options->data_dir)
                >= (int)sizeof(settings->data_dir)) {
-        fputs("whippetd: --data-dir: the path is too long\n", stderr);
+        log_plain(LOG_LEVEL_ERROR, "whippetd: --data-dir: the path is too long");
         return -1;
     }
     if (options->threads != NULL) {
         char *end;
         long threads = strtol(options->threads, &end, 10);
         if (end == options->threads || *end != 0 || threads < 0 || threads > SHARDS_MAX) {
-            fprintf(stderr, "whippetd: --threads: expected a number from 0 to %d, not '%s'\n",
-                    (int)SHARDS_MAX, options->threads);
+            log_plain(LOG_LEVEL_ERROR,
+                      "whippetd: --threads: expected a number from 0 to %d, not '%s'",
+                      (int)SHARDS_MAX, options->threads);
             return -1;
         }
         settings->threads = (uint32_t)threads;
@@ -178,8 +187,8 @@ apply_options(struct settings *settings, const struct options *options)
     for (size_t i = 0; i < options->listen_count; i++) {
         int status = config_parse_address(options->listen[i], &settings->listen.items[i]);
         if (status != 0) {
-            fprintf(stderr, "whippetd: --listen: '%s': %s\n", options->listen[i],
-                    config_address_error_text(status));
+            log_plain(LOG_LEVEL_ERROR, "whippetd: --listen: '%s': %s", options->listen[i],
+                      config_address_error_text(status));
             return -1;
         }
     }
@@ -233,7 +242,7 @@ adopt_all(void)
         if (server_adopt(&server, SUPERVISOR_FIRST_SOCKET + (int)i, supervisor_socket_is_tls(i),
                          error)
             != 0) {
-            fprintf(stderr, "whippetd: %s\n", error);
+            log_plain(LOG_LEVEL_ERROR, "whippetd: %s", error);
             return -1;
         }
     }
@@ -247,7 +256,7 @@ listen_on(const struct config_addresses *addresses, bool is_tls)
         char text[CONFIG_ADDRESS_TEXT_MAX], error[ADDRESS_ERROR_MAX];
         config_address_text(&addresses->items[i], text);
         if (server_listen(&server, text, is_tls, error) != 0) {
-            fprintf(stderr, "whippetd: %s\n", error);
+            log_plain(LOG_LEVEL_ERROR, "whippetd: %s", error);
             return -1;
         }
     }
@@ -259,7 +268,7 @@ listen_all(const struct settings *settings)
 {
     char error[TLS_ERROR_MAX];
     if (tls_settings_apply(settings, &server, error) != 0) {
-        fprintf(stderr, "whippetd: tls: %s\n", error);
+        log_plain(LOG_LEVEL_ERROR, "whippetd: tls: %s", error);
         return -1;
     }
     if (supervisor_sockets() > 0)
@@ -284,7 +293,7 @@ give_up_privileges(const struct settings *settings)
             return 0;
         }
     }
-    fprintf(stderr, "whippetd: %s\n", error);
+    log_plain(LOG_LEVEL_ERROR, "whippetd: %s", error);
     return -1;
 }
 
@@ -309,7 +318,7 @@ serve(const struct settings *settings)
         return 1;
     if (storage_open(&storage, &server, settings->data_dir, settings->limits.disk_free, error)
         != 0) {
-        fprintf(stderr, "whippetd: %s\n", error);
+        log_plain(LOG_LEVEL_ERROR, "whippetd: %s", error);
         return 1;
     }
     char problem[USERS_ERROR_MAX];
@@ -318,7 +327,7 @@ serve(const struct settings *settings)
         || file_policies_begin(&server, settings, problem) != 0
         || users_begin(&server, storage, settings, problem) != 0
         || admin_open(&admin, &subject, problem) != 0) {
-        fprintf(stderr, "whippetd: %s\n", problem);
+        log_plain(LOG_LEVEL_ERROR, "whippetd: %s", problem);
         storage_close(storage);
         return 1;
     }
@@ -329,7 +338,7 @@ serve(const struct settings *settings)
     supervisor_watch(&server);
     int status = server_run(&server);
     if (status != 0)
-        fprintf(stderr, "whippetd: cannot run: %s\n", strerror(-status));
+        log_plain(LOG_LEVEL_ERROR, "whippetd: cannot run: %s", strerror(-status));
     admin_close(admin);
     server_end_sessions(&server);
     storage_close(storage);
@@ -346,7 +355,7 @@ maintain(const struct settings *settings, const struct options *options)
                                                        strcmp(options->inspect_log, "json") == 0,
                                                        stdout, error);
     if (status != 0)
-        fprintf(stderr, "whippetd: %s\n", error);
+        log_plain(LOG_LEVEL_ERROR, "whippetd: %s", error);
     return status == 0 ? 0 : 1;
 }
 
@@ -356,7 +365,7 @@ check_config(const struct settings *settings)
 {
     char error[TLS_ERROR_MAX];
     if (tls_settings_check(settings, error) != 0) {
-        fprintf(stderr, "whippetd: tls: %s\n", error);
+        log_plain(LOG_LEVEL_ERROR, "whippetd: tls: %s", error);
         return 1;
     }
     puts("the configuration is good");
@@ -382,12 +391,13 @@ main(int argc, char **argv)
     static struct config_errors errors;
     struct options options = {0};
     struct settings *settings = &reload.running;
+    log_find_journal();
     int status = read_options(&options, argc, argv);
     if (status != 0)
         return status - 1;
     reload.context = &options;
     if (read_settings(&options, settings, &errors) != 0) {
-        config_errors_print(&errors, stderr);
+        config_errors_tell(&errors, complain, NULL);
         return 1;
     }
     if (options.check_config)
@@ -397,7 +407,7 @@ main(int argc, char **argv)
         return maintain(settings, &options);
     set_up_signals();
     if (log_setup(settings->log.format, settings->log.level, NULL) != 0) {
-        fputs("whippetd: cannot set up the log\n", stderr);
+        log_plain(LOG_LEVEL_ERROR, "whippetd: cannot set up the log");
         return 1;
     }
     supervisor_find();
@@ -405,7 +415,7 @@ main(int argc, char **argv)
     const struct session_limits limits = reload_limits(settings);
     status = server_init(&server, thread_count(settings), settings->limits.memory, &limits);
     if (status != 0) {
-        fprintf(stderr, "whippetd: cannot start: %s\n", strerror(-status));
+        log_plain(LOG_LEVEL_ERROR, "whippetd: cannot start: %s", strerror(-status));
         server_fini(&server);
         return 1;
     }

@@ -9,8 +9,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -22,11 +26,22 @@ static const char *const level_names[] = {
     [LOG_LEVEL_DEBUG] = "debug",
 };
 
+/* As the journal has them: SD_ERR and so on, which are syslog's. */
+static const char *const level_priorities[] = {
+    [LOG_LEVEL_ERROR] = "<3>",
+    [LOG_LEVEL_WARN] = "<4>",
+    [LOG_LEVEL_INFO] = "<6>",
+    [LOG_LEVEL_DEBUG] = "<7>",
+};
+
+enum { PRIORITY_SIZE = 3 };
+
 _Atomic int log_threshold = LOG_LEVEL_INFO;
 
 static struct {
     int fd;
     char *path;         /* NULL: standard error */
+    bool is_journal;    /* standard error is */
     _Atomic int format; /* enum log_format */
     _Atomic uint64_t lost;
 } output = {.fd = STDERR_FILENO};
@@ -63,12 +78,36 @@ log_level_parse(struct slice name, enum log_level *level)
     return false;
 }
 
+void
+log_find_journal(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    char own[2 * 20 + sizeof(":")]; /* two numbers of 64 bits */
+    struct stat status;
+
+    output.is_journal = false;
+    if (stream == NULL || fstat(STDERR_FILENO, &status) != 0)
+        return;
+    snprintf(own, sizeof(own), "%ju:%ju", (uintmax_t)status.st_dev, (uintmax_t)status.st_ino);
+    output.is_journal = strcmp(stream, own) == 0;
+}
+
+/* Puts what the journal wants to know in front of a line; returns its size, up to PRIORITY_SIZE. */
+static size_t
+put_priority(char *line, enum log_level level)
+{
+    if (!output.is_journal)
+        return 0;
+    memcpy(line, level_priorities[level], PRIORITY_SIZE);
+    return PRIORITY_SIZE;
+}
+
 /* One write, unless a signal or a full disk cuts it short. */
 static bool
-write_line(const char *line, size_t size)
+write_line(int fd, const char *line, size_t size)
 {
     while (size > 0) {
-        ssize_t written = write(output.fd, line, size);
+        ssize_t written = write(fd, line, size);
 
         if (written < 0 && errno == EINTR)
             continue;
@@ -83,15 +122,34 @@ write_line(const char *line, size_t size)
 void
 log_event(enum log_level level, const char *event, const struct log_field *fields, size_t count)
 {
-    char line[LOG_LINE_MAX];
+    char line[PRIORITY_SIZE + LOG_LINE_MAX];
     int saved_errno = errno;
     enum log_format format =
         (enum log_format)atomic_load_explicit(&output.format, memory_order_relaxed);
-    size_t size = log_format_line(line, format, clock_wall_ms(), level, event, fields, count);
+    size_t size = output.path == NULL ? put_priority(line, level) : 0;
 
-    if (!write_line(line, size))
+    size += log_format_line(line + size, format, clock_wall_ms(), level, event, fields, count);
+    if (!write_line(output.fd, line, size))
         atomic_fetch_add_explicit(&output.lost, 1, memory_order_relaxed);
     errno = saved_errno;
+}
+
+void
+log_plain(enum log_level level, const char *format, ...)
+{
+    char line[PRIORITY_SIZE + LOG_LINE_MAX];
+    size_t size = put_priority(line, level);
+    va_list arguments;
+    int length;
+
+    va_start(arguments, format);
+    length = vsnprintf(line + size, LOG_LINE_MAX, format, arguments);
+    va_end(arguments);
+    if (length > 0)
+        size += length < LOG_LINE_MAX ? (size_t)length : LOG_LINE_MAX - 1;
+    line[size++] = '\n'; /* in the place of the 0 */
+    if (!write_line(STDERR_FILENO, line, size))
+        atomic_fetch_add_explicit(&output.lost, 1, memory_order_relaxed);
 }
 
 static int

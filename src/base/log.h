@@ -9,7 +9,10 @@
  * or as one JSON object per line for machines. Text from outside is escaped in both, so that a line
  * is always a line and valid UTF-8, and nobody writes entries by choosing a name. A line is at most
  * LOG_LINE_MAX bytes; a longer one is cut and says so. Every line is one write(2), so lines of
- * several threads do not mix. A message below the level costs a load and a branch. */
+ * several threads do not mix. A message below the level costs a load and a branch.
+ *
+ * Where standard error is the journal of systemd, a line begins with its priority ("<4>"), which
+ * the journal takes off again: so it knows errors from the rest. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -99,6 +102,16 @@ COLD void log_event(enum log_level level, const char *event, const struct log_fi
  * info). Before threads are started. -errno when the file cannot be opened for appending; nothing
  * has changed then. The path is copied. */
 MUST_CHECK int log_setup(enum log_format format, enum log_level level, const char *path);
+
+/* Whether standard error is a stream of systemd's journal, as JOURNAL_STREAM says
+ * (systemd.exec(5)): then what is written there has its priority in front (sd-daemon(3)). Without a
+ * call it has not. Before threads are started. */
+void log_find_journal(void);
+
+/* A line on standard error that is no event, whatever the level and the format of the log are: why
+ * the program does not start, say. With its newline; a text that is longer than LOG_LINE_MAX is
+ * cut. Any thread. */
+PRINTF_LIKE(2, 3) COLD void log_plain(enum log_level level, const char *format, ...);
 
 /* From now on events up to this level are written. Any thread. */
 void log_set_level(enum log_level level);

@@ -5,7 +5,7 @@
  *
  *     settings_init(&settings);
  *     if (config_load(&settings, path, &errors) != 0)
- *         config_errors_print(&errors, stderr);
+ *         config_errors_tell(&errors, print_line, NULL);
  *
  * The keys, their types, defaults and ranges are one table, settings.def; man/whippet.yaml.5 is the
  * documentation for operators. A file is taken whole or not at all, and everything that is wrong
@@ -16,7 +16,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 
 #include "amqp/slice.h"
 #include "base/compiler.h"
@@ -200,8 +199,12 @@ void config_errors_add(struct config_errors *errors, size_t line, size_t column,
  * message is one line of readable UTF-8. Returns out. */
 const char *config_escape(struct slice text, char out[CONFIG_QUOTE_MAX]);
 
+/* One of the lines that tell what is wrong, without a newline. */
+typedef void config_errors_told(void *context, const char *line);
+
 /* All of them, one per line, and how many more there are. */
-void config_errors_print(const struct config_errors *errors, FILE *out);
+void config_errors_tell(const struct config_errors *errors, config_errors_told *tell,
+                        void *context);
 
 /* A setting that two configurations have differently. */
 struct config_change {

@@ -38,16 +38,19 @@ config_error_format(const struct config_errors *errors, size_t index, char *out,
 }
 
 void
-config_errors_print(const struct config_errors *errors, FILE *out)
+config_errors_tell(const struct config_errors *errors, config_errors_told *tell, void *context)
 {
     char line[CONFIG_PATH_MAX + CONFIG_ERROR_TEXT_MAX + 64];
 
     for (size_t i = 0; i < errors->count; i++) {
         config_error_format(errors, i, line, sizeof(line));
-        fprintf(out, "%s\n", line);
+        tell(context, line);
     }
-    if (errors->total > errors->count)
-        fprintf(out, "%s: %zu more errors\n", errors->path, errors->total - errors->count);
+    if (errors->total > errors->count) {
+        snprintf(line, sizeof(line), "%s: %zu more errors", errors->path,
+                 errors->total - errors->count);
+        tell(context, line);
+    }
 }
 
 /* Characters beyond ASCII that do not show, or that change what is around them: the C1 controls,

@@ -114,7 +114,7 @@ static void
 give_up(const char *what, const char *text)
 {
     log_error(what, LOG_STR("reason", text), LOG_STR("action", "the broker ends"));
-    fprintf(stderr, "whippetd: %s: %s\n", what, text);
+    log_plain(LOG_LEVEL_ERROR, "whippetd: %s: %s", what, text);
     _exit(1);
 }
 

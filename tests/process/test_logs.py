@@ -1,11 +1,12 @@
 """The log: one line for an event, whoever writes it and however many there are, and no secrets."""
 import json
+import os
 import re
 import socket
 import time
 
 from client import ChannelClosed
-from process import check, check_equal, fields_of, test
+from process import Lines, check, check_equal, fields_of, test
 
 NASTY = "\x1b[2Jx\n2026-01-01T00:00:00.000Z error the broker is on fire\r\t\x00\u202e\"\\ end"
 SECRET = "correct horse battery staple"
@@ -126,6 +127,53 @@ def neither_secrets_nor_messages_are_in_the_log(world):
     broker.log.wait("closing channel")
     broker.stop()
     check(not broker.log.has(SECRET), "it is in the log")
+
+
+def start_into_journal(world, config, is_journal=True):
+    """-> a broker whose standard error is what JOURNAL_STREAM says, and the lines there."""
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    stream = f"{status.st_dev}:{status.st_ino + (0 if is_journal else 1)}"
+    world.configure(config)
+    broker = world.launch(stderr=writer, environment={"JOURNAL_STREAM": stream})
+    os.close(writer)
+    broker.log = Lines(os.fdopen(reader, encoding="utf-8", errors="surrogateescape"))
+    return broker
+
+
+@test
+def the_journal_is_told_the_priority_of_each_line(world):
+    for form, rest in (("text", r"\d{4}-\S+ "), ("json", r'{"time":"\S+,"level":"')):
+        broker = start_into_journal(world, f"log: {{level: debug, format: {form}}}\n")
+        broker.wait_ready().check_serves()
+        connection = broker.connect()
+        connection.send(b"no frame at all")
+        for priority, level in ((7, "debug"), (6, "info"), (4, "warn")):
+            broker.log.wait(f"^<{priority}>{rest}{level}")
+        broker.stop()
+        for line in broker.log.all():
+            check(re.match(f"<[467]>{rest}", line), f"another line: {line}")
+
+
+@test
+def the_journal_is_told_that_it_is_an_error_when_the_broker_does_not_start(world):
+    for config in "nonsense: 1\n", "listen: 127.0.0.1:0\nuser: no-such-user\n":
+        broker = start_into_journal(world, config)
+        check(broker.wait_end() != 0, "it has started")
+        lines = broker.log.all()
+        check(lines and lines[-1].startswith("<3>"), f"lines: {lines}")
+
+
+@test
+def nobody_but_the_journal_is_told_priorities(world):
+    broker = start_into_journal(world, "log: {level: debug}\n", is_journal=False)
+    broker.wait_ready().check_serves()
+    broker.stop()
+    for line in broker.log.all():
+        check(re.match(r"\d{4}-", line), f"another line: {line}")
+    broker = start_into_journal(world, "nonsense: 1\n", is_journal=False)
+    broker.wait_end()
+    check(broker.log.all()[0].startswith(world.config_path), f"lines: {broker.log.all()}")
 
 
 class Flood:

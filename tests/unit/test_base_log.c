@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -249,6 +250,100 @@ START_TEST(a_line_that_cannot_be_written_is_counted_and_errno_kept)
 }
 END_TEST
 
+/* Standard error becomes a pipe, of which JOURNAL_STREAM says this; what comes is one event of each
+ * level and one plain line. */
+static const char *
+said_to_a_pipe(const char *stream_format)
+{
+    static char said[1024];
+    char stream[64];
+    struct stat status;
+    int ends[2], before = dup(STDERR_FILENO);
+    ssize_t size;
+
+    ck_assert_int_eq(pipe(ends), 0);
+    ck_assert_int_eq(fstat(ends[1], &status), 0);
+    ck_assert_int_eq(dup2(ends[1], STDERR_FILENO), STDERR_FILENO);
+    close(ends[1]);
+    snprintf(stream, sizeof(stream), stream_format, (uintmax_t)status.st_dev,
+             (uintmax_t)status.st_ino);
+    ck_assert_int_eq(setenv("JOURNAL_STREAM", stream, 1), 0);
+    log_find_journal();
+    log_set_level(LOG_LEVEL_DEBUG);
+    log_error("event");
+    log_warn("event");
+    log_info("event");
+    log_debug("event");
+    log_plain(LOG_LEVEL_ERROR, "no event, but %s", "a line");
+    ck_assert_int_eq(dup2(before, STDERR_FILENO), STDERR_FILENO); /* and so the pipe ends */
+    close(before);
+    size = read(ends[0], said, sizeof(said) - 1);
+    ck_assert_int_gt(size, 0);
+    said[size] = '\0';
+    close(ends[0]);
+    ck_assert_int_eq(unsetenv("JOURNAL_STREAM"), 0);
+    log_find_journal();
+    log_set_level(LOG_LEVEL_INFO);
+    return said;
+}
+
+/* Without the time of each event, which varies. */
+static void
+check_said(const char *said, const char *const beginnings[5])
+{
+    for (int i = 0; i < 5; i++) {
+        ck_assert_msg(strncmp(said, beginnings[i], strlen(beginnings[i])) == 0,
+                      "expected %s...: %s", beginnings[i], said);
+        said = strchr(said, '\n');
+        ck_assert_ptr_nonnull(said);
+        said++;
+    }
+    ck_assert_str_eq(said, "");
+}
+
+START_TEST(the_journal_is_told_the_level_of_each_line)
+{
+    static const char *const expected[] = {"<3>2", "<4>2", "<6>2", "<7>2",
+                                           "<3>no event, but a line"};
+
+    check_said(said_to_a_pipe("%ju:%ju"), expected);
+}
+END_TEST
+
+/* The variable is inherited, also by a program whose output goes elsewhere. */
+static const char *const other_streams[] = {"%ju:1%ju", "1%ju:%ju", "%ju:%ju:1", "%ju:%jux",
+                                            "%ju%ju",   " %ju:%ju", "%ju:",      "",
+                                            ":",        "-%ju:%ju", "%ju: %ju"};
+
+START_TEST(nobody_else_is_told_it)
+{
+    static const char *const expected[] = {"2", "2", "2", "2", "no event, but a line"};
+
+    check_said(said_to_a_pipe(other_streams[_i]), expected);
+}
+END_TEST
+
+START_TEST(a_file_is_not_the_journal_when_standard_error_is)
+{
+    struct stat status;
+    char stream[64], text[8] = "";
+    FILE *file;
+
+    ck_assert_int_eq(fstat(STDERR_FILENO, &status), 0);
+    snprintf(stream, sizeof(stream), "%ju:%ju", (uintmax_t)status.st_dev, (uintmax_t)status.st_ino);
+    ck_assert_int_eq(setenv("JOURNAL_STREAM", stream, 1), 0);
+    log_find_journal();
+    log_error("event");
+    ck_assert_int_eq(unsetenv("JOURNAL_STREAM"), 0);
+    log_find_journal();
+    file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_ptr_nonnull(fgets(text, sizeof(text), file));
+    fclose(file);
+    ck_assert_int_eq(text[0], '2');
+}
+END_TEST
+
 START_TEST(a_rate_lets_its_burst_pass_and_counts_the_rest)
 {
     struct log_rate rate = LOG_RATE(2, 1000);
@@ -267,6 +362,7 @@ int
 main(void)
 {
     Suite *suite = suite_create("base/log");
+    TCase *journal = tcase_create("journal");
     TCase *format = tcase_create("format"), *file = tcase_create("file");
     SRunner *runner;
     int failed;
@@ -277,10 +373,14 @@ main(void)
     tcase_add_test(format, any_bytes_make_one_printable_line);
     tcase_add_test(format, a_rate_lets_its_burst_pass_and_counts_the_rest);
     suite_add_tcase(suite, format);
+    tcase_add_test(journal, the_journal_is_told_the_level_of_each_line);
+    tcase_add_loop_test(journal, nobody_else_is_told_it, 0, (int)ARRAY_SIZE(other_streams));
+    suite_add_tcase(suite, journal);
     tcase_add_checked_fixture(file, set_up_file, tear_down_file);
     tcase_add_test(file, events_below_the_level_are_not_written);
     tcase_add_test(file, lines_of_threads_do_not_mix_and_none_is_lost);
     tcase_add_test(file, a_line_that_cannot_be_written_is_counted_and_errno_kept);
+    tcase_add_test(file, a_file_is_not_the_journal_when_standard_error_is);
     suite_add_tcase(suite, file);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

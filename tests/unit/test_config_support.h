@@ -23,7 +23,13 @@ set_up(void)
     memset(&errors, 0x5a, sizeof(errors));
 }
 
-/* All errors as they are printed, one per line. */
+static inline void
+print_line(void *out, const char *line)
+{
+    fprintf(out, "%s\n", line);
+}
+
+/* All errors as they are told, one per line. */
 static inline const char *
 errors_text(void)
 {
@@ -31,7 +37,7 @@ errors_text(void)
 
     ck_assert_ptr_nonnull(out);
     told[0] = '\0';
-    config_errors_print(&errors, out);
+    config_errors_tell(&errors, print_line, out);
     ck_assert_int_eq(fclose(out), 0);
     return told;
 }
