@@ -1,5 +1,8 @@
 /* whippetd: the broker's program. Reads its options and its configuration, opens the data
- * directory, listens, serves, and stops in order on SIGTERM and SIGINT. */
+ * directory, listens, serves, and stops in order on SIGTERM and SIGINT.
+ *
+ * The exit status says whether it is of use to start again: not after EX_USAGE or EX_CONFIG, which
+ * the unit of systemd names. What may pass, such as an address that is taken, is EXIT_FAILURE. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -7,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "admin/admin.h"
@@ -92,7 +96,7 @@ complain(void *context, const char *line)
     log_plain(LOG_LEVEL_ERROR, "%s", line);
 }
 
-/* 0: go on; else the exit status + 1. */
+/* -1: go on; else the exit status. */
 static int
 read_options(struct options *options, int argc, char **argv)
 {
@@ -121,7 +125,7 @@ read_options(struct options *options, int argc, char **argv)
             if (options->listen_count == CONFIG_LISTEN_MAX) {
                 log_plain(LOG_LEVEL_ERROR, "whippetd: --listen: at most %d addresses",
                           (int)CONFIG_LISTEN_MAX);
-                return 2;
+                return EX_USAGE;
             }
             options->listen[options->listen_count++] = optarg;
             break;
@@ -138,27 +142,27 @@ read_options(struct options *options, int argc, char **argv)
             if (strcmp(optarg, "text") != 0 && strcmp(optarg, "json") != 0) {
                 log_plain(LOG_LEVEL_ERROR,
                           "whippetd: --inspect-log: expected text or json, not '%s'", optarg);
-                return 2;
+                return EX_USAGE;
             }
             options->inspect_log = optarg;
             break;
         case 'V':
             puts("whippetd " PACKAGE_VERSION);
-            return 1;
+            return EX_OK;
         case 'h':
             usage(stdout);
-            return 1;
+            return EX_OK;
         default:
             usage(stderr);
-            return 2;
+            return EX_USAGE;
         }
     }
     if (optind < argc) {
         log_plain(LOG_LEVEL_ERROR, "whippetd: unexpected argument '%s'", argv[optind]);
         usage(stderr);
-        return 2;
+        return EX_USAGE;
     }
-    return 0;
+    return -1;
 }
 
 /* What the options say over what the file says. -1: it makes no sense, which has been said. */
@@ -263,38 +267,41 @@ listen_on(const struct config_addresses *addresses, bool is_tls)
     return 0;
 }
 
+/* EX_OK, or the exit status. */
 static int
 listen_all(const struct settings *settings)
 {
     char error[TLS_ERROR_MAX];
     if (tls_settings_apply(settings, &server, error) != 0) {
         log_plain(LOG_LEVEL_ERROR, "whippetd: tls: %s", error);
-        return -1;
+        return EX_CONFIG;
     }
-    if (supervisor_sockets() > 0)
-        return adopt_all();
-    return listen_on(&settings->listen, false) == 0 && listen_on(&settings->tls.listen, true) == 0
-               ? 0
-               : -1;
+    int status = supervisor_sockets() > 0 ? adopt_all() : listen_on(&settings->listen, false);
+    if (status == 0 && supervisor_sockets() == 0)
+        status = listen_on(&settings->tls.listen, true);
+    return status == 0 ? EX_OK : EXIT_FAILURE;
 }
 
-/* What root is needed for, and then no more of it. */
+/* What root is needed for, and then no more of it. EX_OK, or the exit status. */
 static int
 give_up_privileges(const struct settings *settings)
 {
     struct identity identity;
     char error[PRIVILEGES_ERROR_MAX];
-    if (identity_find(&identity, settings->user, settings->group, error) == 0) {
-        if (listen_all(settings) != 0)
-            return -1;
-        if (privileges_make_directory(&identity, settings->data_dir, error) == 0
-            && privileges_drop(&identity, error) == 0) {
-            privileges_allow_core(settings->core_dumps);
-            return 0;
-        }
+    if (identity_find(&identity, settings->user, settings->group, error) != 0) {
+        log_plain(LOG_LEVEL_ERROR, "whippetd: %s", error);
+        return EX_CONFIG;
     }
-    log_plain(LOG_LEVEL_ERROR, "whippetd: %s", error);
-    return -1;
+    int status = listen_all(settings);
+    if (status != EX_OK)
+        return status;
+    if (privileges_make_directory(&identity, settings->data_dir, error) != 0
+        || privileges_drop(&identity, error) != 0) {
+        log_plain(LOG_LEVEL_ERROR, "whippetd: %s", error);
+        return EXIT_FAILURE;
+    }
+    privileges_allow_core(settings->core_dumps);
+    return EX_OK;
 }
 
 /* A filter that cannot be had is no reason to serve nobody: containers have their own. */
@@ -314,8 +321,9 @@ serve(const struct settings *settings)
     struct storage *storage;
     struct admin *admin;
     char error[STORAGE_TEXT_SIZE];
-    if (give_up_privileges(settings) != 0)
-        return 1;
+    int status = give_up_privileges(settings);
+    if (status != EX_OK)
+        return status;
     if (storage_open(&storage, &server, settings->data_dir, settings->limits.disk_free, error)
         != 0) {
         log_plain(LOG_LEVEL_ERROR, "whippetd: %s", error);
@@ -336,7 +344,7 @@ serve(const struct settings *settings)
     announce(settings);
     supervisor_tell("READY=1");
     supervisor_watch(&server);
-    int status = server_run(&server);
+    status = server_run(&server);
     if (status != 0)
         log_plain(LOG_LEVEL_ERROR, "whippetd: cannot run: %s", strerror(-status));
     admin_close(admin);
@@ -359,14 +367,14 @@ maintain(const struct settings *settings, const struct options *options)
     return status == 0 ? 0 : 1;
 }
 
-/* The settings are good; are the files that they name? */
+/* The settings are good; are the files that they name? EX_OK, or the exit status. */
 static int
 check_config(const struct settings *settings)
 {
     char error[TLS_ERROR_MAX];
     if (tls_settings_check(settings, error) != 0) {
         log_plain(LOG_LEVEL_ERROR, "whippetd: tls: %s", error);
-        return 1;
+        return EX_CONFIG;
     }
     puts("the configuration is good");
     return 0;
@@ -393,12 +401,12 @@ main(int argc, char **argv)
     struct settings *settings = &reload.running;
     log_find_journal();
     int status = read_options(&options, argc, argv);
-    if (status != 0)
-        return status - 1;
+    if (status >= 0)
+        return status;
     reload.context = &options;
     if (read_settings(&options, settings, &errors) != 0) {
         config_errors_tell(&errors, complain, NULL);
-        return 1;
+        return errors.total > 0 ? EX_CONFIG : EX_USAGE; /* else it is an option's value */
     }
     if (options.check_config)
         return check_config(settings);

@@ -4,7 +4,7 @@ import re
 import threading
 
 from admin import Api, Ctl, q
-from process import check, check_equal, test
+from process import CONFIG, check, check_equal, test
 
 LIMIT = {"pattern": "^q", "definition": {"max-length": 2}}
 
@@ -396,7 +396,7 @@ def the_start_and_check_config_refuse_a_definition_with_its_place(world):
     for arguments in ((), ("--check-config",)):
         world.configure(bad)
         broker = world.launch(*arguments)
-        check_equal("status", broker.wait_end(), 1)
+        check_equal("status", broker.wait_end(), CONFIG)
         check(broker.log.has(r"whippet\.yaml:2:5: policies: policy \"bad\": 0 is not a valid queue expiry"),
               f"said {broker.log.all()}")
 

@@ -12,6 +12,7 @@ import time
 from client import Connection
 
 TIME_LIMIT = 60.0  # seconds until what must happen counts as not happening, on a busy machine
+FAILURE, USAGE, CONFIG = 1, 64, 78  # exit statuses
 TESTS = []
 
 

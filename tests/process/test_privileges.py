@@ -5,7 +5,8 @@ import resource
 import shutil
 import stat
 
-from process import Skip, check, check_equal, is_sanitized, needs_root, status_of, test
+from process import (CONFIG, FAILURE, Skip, check, check_equal, is_sanitized, needs_root, status_of,
+                     test)
 
 NOBODY = pwd.getpwnam("nobody")
 BECOME_NOBODY = "user: nobody\n"
@@ -34,12 +35,12 @@ def as_nobody(world):
     return {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid, "extra_groups": []}
 
 
-def refused(world, config, pattern, **options):
+def refused(world, config, pattern, status=CONFIG, **options):
     """The start fails with one line, which is of this pattern."""
     world.configure(config)
     broker = world.launch(**options)
     broker.log.wait(f"whippetd: .*{pattern}")
-    check_equal("exit status", broker.wait_end(), 1)
+    check_equal("exit status", broker.wait_end(), status)
 
 
 @test
@@ -154,7 +155,8 @@ def files_are_the_user_s_alone_whatever_the_umask(world):
 def a_data_directory_that_is_not_the_user_s_is_refused(world):
     needs_root()
     os.mkdir(world.data_dir, 0o700)
-    refused(world, BECOME_NOBODY, "cannot write in the data directory .*: Permission denied")
+    refused(world, BECOME_NOBODY, "cannot write in the data directory .*: Permission denied",
+            FAILURE)
 
 
 def core_limit(broker):

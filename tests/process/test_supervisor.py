@@ -2,6 +2,7 @@
 import ctypes
 import os
 import queue
+import re
 import signal
 import socket
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import threading
 import time
 
-from process import TIME_LIMIT, Failure, Skip, check, check_equal, needs_root, test
+from process import FAILURE, TIME_LIMIT, USAGE, Failure, Skip, check, check_equal, needs_root, test
 
 ETC = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "etc")
 # systemd names the process that it means, which only the process itself knows beforehand.
@@ -184,6 +185,36 @@ def what_is_handed_over_must_listen(world):
 def sockets_of_another_process_are_not_its_own(world):
     broker = world.start(environment={"LISTEN_FDS": "1", "LISTEN_PID": "1"})
     broker.check_serves()
+
+
+def not_tried_again():
+    """The exit statuses after which systemd does not start the broker again."""
+    with open(os.path.join(ETC, "whippet.service"), encoding="utf-8") as file:
+        found = re.search(r"^RestartPreventExitStatus=(.*)$", file.read(), re.MULTILINE)
+    return [int(status) for status in found.group(1).split()]
+
+
+@test
+def a_start_that_can_only_fail_again_is_not_tried_again(world):
+    bad = [("nonsense: 1\n", ()), ("tls: {listen: 127.0.0.1:0}\n", ()),
+           ("user: no-such-user\n", ()), ("", ("--threads", "many")), ("", ("--nonsense",)),
+           ("", ("argument",)), ("", ("--listen", "nowhere"))]
+    for config, arguments in bad:
+        world.configure(config)
+        status = world.launch(*arguments).wait_end()
+        check(status in not_tried_again(), f"{config} {arguments}: status {status}")
+        check_equal(f"{arguments} is wrong", status == USAGE, bool(arguments))
+    os.unlink(world.config_path)
+    check(world.launch().wait_end() in not_tried_again(), "it is tried again without a file")
+
+
+@test
+def a_start_that_may_succeed_later_is_tried_again(world):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        broker = world.launch("--listen", "127.0.0.1:%d" % taken.getsockname()[1])
+        status = broker.wait_end()
+        check_equal("status", status, FAILURE)
+        check(status not in not_tried_again(), "it is not")
 
 
 @test

@@ -4,7 +4,7 @@ import shutil
 import ssl
 
 from client import ConnectionClosed
-from process import check, check_equal, fields_of, test
+from process import CONFIG, check, check_equal, fields_of, test
 from secure import Bystander, SecureConnection
 
 BAD = {
@@ -213,7 +213,7 @@ def bad_files_are_told_in_one_line_at_the_start_and_by_check_config(world):
         world.configure(f"tls: {{{settings}}}\n")
         for arguments in ((), ("--check-config",)):
             broker = world.launch(*arguments)
-            check_equal("status", broker.wait_end(), 1)
+            check_equal("status", broker.wait_end(), CONFIG)
             broker.log.wait("whippetd: tls: ")
             said = [line for line in broker.log.all() if " info " not in line]
             said = [line for line in said if "running as root" not in line]
