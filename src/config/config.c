@@ -351,9 +351,13 @@ fail_unknown_key(struct reader *reader, struct setting_key key)
 {
     char section[CONFIG_QUOTE_MAX], name[CONFIG_QUOTE_MAX], meant[SETTING_PATH_MAX], names[192];
     const char *prefix = config_escape(key.section, section);
+    const char *instead = setting_removed(key);
 
     config_escape(key.name, name);
-    if (setting_suggest(key, meant)) {
+    if (instead != NULL) {
+        FAIL_AT(reader, reader->event.start_mark, "\"%s%s\" is no setting any more: %s", prefix,
+                name, instead);
+    } else if (setting_suggest(key, meant)) {
         FAIL_AT(reader, reader->event.start_mark, "unknown key \"%s%s\"; did you mean %s?%s",
                 prefix, name, meant,
                 memchr(key.name.data, '.', key.name.size) != NULL

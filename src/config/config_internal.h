@@ -81,6 +81,9 @@ struct slice setting_next_name(struct slice section, struct slice previous);
  * or of one with that name elsewhere. false when nothing is near. */
 MUST_CHECK bool setting_suggest(struct setting_key key, char out[SETTING_PATH_MAX]);
 
+/* What to write instead of a key that there was once; NULL when there was none. */
+const char *setting_removed(struct setting_key key);
+
 /* The fewest letters that make one name of the other; and how many are still near. */
 unsigned setting_distance(struct slice a, struct slice b);
 unsigned setting_tolerance(struct slice name);

@@ -259,3 +259,26 @@ setting_suggest(struct setting_key key, char out[SETTING_PATH_MAX])
         snprintf(out, SETTING_PATH_MAX, "%s", elsewhere->path);
     return sibling.size > 0 || elsewhere != NULL;
 }
+
+/* Keys that there were once. */
+static const struct {
+    const char *path, *instead;
+} removed_table[] = {
+    {"limits.queue_length_bytes",
+     "leave it out if it was 0, else use operator_policies: [{name: length, pattern: \"\", "
+     "apply_to: queues, definition: {max-length-bytes: BYTES}}]"},
+};
+
+const char *
+setting_removed(struct setting_key key)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(removed_table); i++) {
+        struct slice path = slice_from(removed_table[i].path);
+
+        if (slice_starts_with(path, key.section)
+            && slice_equal(key.name, (struct slice){.data = path.data + key.section.size,
+                                                    .size = path.size - key.section.size}))
+            return removed_table[i].instead;
+    }
+    return NULL;
+}

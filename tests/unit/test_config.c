@@ -70,6 +70,32 @@ START_TEST(unknown_keys_are_told_with_what_was_meant)
 }
 END_TEST
 
+/* And what is told then can be put into the file as it is, with the number in it. */
+START_TEST(keys_of_former_times_are_told_with_what_takes_their_place)
+{
+    const char *const words =
+        "\"limits.queue_length_bytes\" is no setting any more: leave it out if it was 0, else use "
+        "operator_policies: [{name: length, pattern: \"\", apply_to: queues, definition: "
+        "{max-length-bytes: BYTES}}]\n";
+    char expected[512], instead[256];
+
+    snprintf(expected, sizeof(expected), "f:1:10: %s", words);
+    refuse("limits: {queue_length_bytes: 1GiB}\n", expected);
+    snprintf(expected, sizeof(expected), "f:1:1: %s", words);
+    refuse("limits.queue_length_bytes: 0\n", expected);
+    refuse("limits: {queue_length_byte: 0}\n",
+           "f:1:10: unknown key \"limits.queue_length_byte\"; expected one of frame_max, "
+           "channel_max, message_size, memory, disk_free, consumer_timeout, handshake_timeout, "
+           "handshakes, connections, connections_per_user, connections_per_vhost, ...\n");
+    snprintf(instead, sizeof(instead), "%.*s1000}}]\n",
+             (int)(strstr(words, "BYTES") - strstr(words, "operator_policies")),
+             strstr(words, "operator_policies"));
+    load(instead);
+    ck_assert_uint_eq(settings.operator_policies.count, 1);
+    settings_fini(&settings);
+}
+END_TEST
+
 START_TEST(duplicate_keys_are_told_with_the_first)
 {
     refuse("threads: 1\nlog: {level: info}\nthreads: 2\n\"threads\": 900\nlog: {format: text}\n"
@@ -438,6 +464,7 @@ add_structure(Suite *suite)
     tcase_add_test(tests, all_errors_are_told_with_their_places);
     tcase_add_test(tests, errors_beyond_the_limit_are_counted);
     tcase_add_test(tests, unknown_keys_are_told_with_what_was_meant);
+    tcase_add_test(tests, keys_of_former_times_are_told_with_what_takes_their_place);
     tcase_add_test(tests, duplicate_keys_are_told_with_the_first);
     tcase_add_test(tests, a_section_is_a_mapping_or_nothing);
     tcase_add_test(tests, an_empty_file_is_the_defaults);
