@@ -217,9 +217,11 @@ struct config_change {
 MUST_CHECK bool settings_next_change(const struct settings *before, const struct settings *after,
                                      size_t *at, struct config_change *change);
 
-/* Takes over what may change while the program runs, and leaves the rest as it is. Lists are moved:
- * `wanted` has none of them any more. */
-void settings_take_live(struct settings *running, struct settings *wanted);
+/* Takes over what may change while the program runs, and leaves the rest as it is, as also those
+ * settings of whose path `is_taken` says false (NULL: there are none). Lists are moved: `wanted`
+ * has none of those that were taken any more. */
+void settings_take_live(struct settings *running, struct settings *wanted,
+                        bool (*is_taken)(void *context, const char *path), void *context);
 
 enum config_address_error {
     CONFIG_ADDRESS_NO_PORT = -1,

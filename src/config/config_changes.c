@@ -47,14 +47,17 @@ settings_next_change(const struct settings *before, const struct settings *after
 }
 
 void
-settings_take_live(struct settings *running, struct settings *wanted)
+settings_take_live(struct settings *running, struct settings *wanted,
+                   bool (*is_taken)(void *context, const char *path), void *context)
 {
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         const struct setting *setting = &setting_table[i];
 
-        if (setting->is_live && setting->type == SETTING_LIST)
+        if (!setting->is_live || (is_taken != NULL && !is_taken(context, setting->path)))
+            continue;
+        if (setting->type == SETTING_LIST)
             setting_list_move(setting, running, wanted);
-        else if (setting->is_live)
+        else
             memcpy((char *)running + setting->offset, (const char *)wanted + setting->offset,
                    setting->size);
     }

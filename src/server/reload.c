@@ -2,6 +2,7 @@
 #include "server/reload.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "server/file_policies.h"
@@ -35,15 +36,8 @@ reload_limits(const struct settings *settings)
     };
 }
 
-static int
-apply_log(struct server *server, const struct settings *settings, char error[RELOAD_ERROR_MAX])
-{
-    (void)server;
-    (void)error;
-    log_set_format(settings->log.format);
-    log_set_level(settings->log.level);
-    return 0;
-}
+/* What became of the new settings of a part. */
+enum outcome { REFUSED = -1, IN_FORCE = 0, NEEDS_RESTART = TLS_SETTINGS_NEED_RESTART };
 
 static int
 apply_limits(struct server *server, const struct settings *settings, char error[RELOAD_ERROR_MAX])
@@ -103,17 +97,63 @@ apply_policies(struct server *server, const struct settings *settings, char erro
 }
 
 /* Each is called at every reload, changed or not, since files that a setting only names may have
- * changed. 0, or -1 with one line why the old is kept. The log comes last: what is done before is
- * told as loudly as before. */
-static const struct {
+ * changed; the log's are no part, as it is still needed. An enum outcome, REFUSED with one line why
+ * the old are kept. What can have another outcome than IN_FORCE names its settings: keys, and
+ * sections with all their keys. */
+static const struct part {
     const char *name;
     int (*apply)(struct server *server, const struct settings *settings,
                  char error[RELOAD_ERROR_MAX]);
+    const char *settings[4];
 } parts[] = {
-    {"limits", apply_limits}, {"proxies", apply_proxies}, {"watermarks", apply_watermarks},
-    {"tls", apply_tls},       {"users", apply_users},     {"policies", apply_policies},
-    {"log", apply_log},
+    {"limits", apply_limits, {NULL}},
+    {"proxies", apply_proxies, {NULL}},
+    {"watermarks", apply_watermarks, {NULL}},
+    {"tls", apply_tls, {"tls"}},
+    {"users", apply_users, {"vhosts", "users", "loopback_users"}},
+    {"policies", apply_policies, {"policies", "operator_policies"}},
 };
+
+/* What became of all of them. */
+struct outcomes {
+    enum outcome of_part[ARRAY_SIZE(parts)];
+    uint32_t failures;
+};
+
+static void
+apply_parts(struct server *server, const struct settings *wanted, struct outcomes *outcomes)
+{
+    outcomes->failures = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+        char error[RELOAD_ERROR_MAX] = "";
+        outcomes->of_part[i] = (enum outcome)parts[i].apply(server, wanted, error);
+        if (outcomes->of_part[i] != REFUSED)
+            continue;
+        outcomes->failures++;
+        log_error("new settings cannot be used, the old stay in force",
+                  LOG_STR("part", parts[i].name), LOG_STR("reason", error));
+    }
+}
+
+static bool
+is_of_part(const struct part *part, const char *path)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(part->settings) && part->settings[i] != NULL; i++) {
+        size_t size = strlen(part->settings[i]);
+        if (strncmp(path, part->settings[i], size) == 0 && (path[size] == 0 || path[size] == '.'))
+            return true;
+    }
+    return false;
+}
+
+static enum outcome
+outcome_of(const struct outcomes *outcomes, const char *path)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+        if (is_of_part(&parts[i], path))
+            return outcomes->of_part[i];
+    return IN_FORCE;
+}
 
 /* --- Reading and telling ---------------------------------------------------------------------- */
 
@@ -128,42 +168,50 @@ tell_errors(const struct config_errors *errors)
     log_error("the configuration is not changed", LOG_UINT("errors", errors->total));
 }
 
+/* How many there are that are in force or will be after a restart. */
 static uint32_t
-tell_changes(const struct settings *before, const struct settings *after)
+tell_changes(const struct settings *before, const struct settings *after,
+             const struct outcomes *outcomes)
 {
     struct config_change change;
     uint32_t count = 0;
-    for (size_t at = 0; settings_next_change(before, after, &at, &change); count++) {
-        if (change.is_live)
+    for (size_t at = 0; settings_next_change(before, after, &at, &change);) {
+        enum outcome outcome = change.is_live ? outcome_of(outcomes, change.path) : NEEDS_RESTART;
+        count += outcome != REFUSED;
+        if (outcome == IN_FORCE)
             log_info("setting changed", LOG_STR("key", change.path), LOG_STR("from", change.from),
                      LOG_STR("to", change.to));
-        else
+        else if (outcome == NEEDS_RESTART)
             log_warn("setting needs a restart", LOG_STR("key", change.path),
                      LOG_STR("from", change.from), LOG_STR("to", change.to));
+        else
+            log_warn("setting stays as it was", LOG_STR("key", change.path),
+                     LOG_STR("in_force", change.from), LOG_STR("refused", change.to));
     }
     return count;
+}
+
+static bool
+is_in_force(void *outcomes, const char *path)
+{
+    return outcome_of(outcomes, path) == IN_FORCE;
 }
 
 static void
 apply(struct reload *reload, struct settings *wanted)
 {
+    struct outcomes outcomes;
     /* When the log becomes less talkative, these lines are still wanted; when it becomes more so,
      * they are already. */
     if (wanted->log.level > reload->running.log.level)
         log_set_level(wanted->log.level);
-    uint32_t changes = tell_changes(&reload->running, wanted);
-    uint32_t failures = 0;
-    for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
-        char error[RELOAD_ERROR_MAX] = "";
-        if (parts[i].apply(reload->server, wanted, error) == 0)
-            continue;
-        failures++;
-        log_error("new settings cannot be used, the old stay in force",
-                  LOG_STR("part", parts[i].name), LOG_STR("reason", error));
-    }
-    settings_take_live(&reload->running, wanted);
+    apply_parts(reload->server, wanted, &outcomes);
+    uint32_t changes = tell_changes(&reload->running, wanted, &outcomes);
+    log_set_format(wanted->log.format);
+    log_set_level(wanted->log.level);
+    settings_take_live(&reload->running, wanted, is_in_force, &outcomes);
     log_info("configuration read again", LOG_UINT("changes", changes),
-             LOG_UINT("failures", failures));
+             LOG_UINT("failures", outcomes.failures));
 }
 
 void

@@ -1,9 +1,10 @@
 /* Reading the configuration again while the broker runs (SIGHUP).
  *
  * The file is read whole, as at the start. With an error in it nothing changes, and each error is
- * logged. Else what has changed is logged, a line for each key, and each part of the broker is
- * given the new settings; one that cannot use them (say, a certificate that is none) keeps its old
- * ones and says so, and the others go on. Keys that take effect only at the start are named. */
+ * logged. Else each part of the broker is given the new settings; one that cannot use them (say, a
+ * certificate that is none) keeps its old ones and says so, and the others go on. Then what became
+ * of each key that has changed is logged: it is in force, it was refused with its part, or it takes
+ * effect only at the start. */
 #ifndef SERVER_RELOAD_H
 #define SERVER_RELOAD_H
 

@@ -56,6 +56,8 @@ tls_settings_apply(const struct settings *settings, struct server *server,
     struct tls_options options;
     int status = read_options(settings, &options, error);
 
+    if (status == 0 && server->tls != NULL)
+        return TLS_SETTINGS_NEED_RESTART;
     return status == 1 ? server_tls_reload(server, &options, error) : status;
 }
 

@@ -178,6 +178,70 @@ def a_bad_new_certificate_is_refused_and_the_old_goes_on(world):
     check_equal("shown", world.client(broker).shown(), "second")
 
 
+def told(lines, event):
+    """The fields of the log lines of this event, by key."""
+    return {fields_of(line)["key"]: fields_of(line) for line in lines if event in line}
+
+
+@test
+def settings_that_were_refused_are_not_told_as_changed_before_they_are(world):
+    broker = world.start_secure()
+    path = world.authority.path
+    foreign_key = (f"heartbeat: 7s\ntls:\n  listen: 127.0.0.1:0\n  minimum_version: 1.3\n"
+                   f"  certificate: {path('second.pem')}\n  key: {world.key}\n")
+    world.configure(foreign_key)
+    for changed in ({"heartbeat"}, set()):  # the other parts of the file are taken
+        lines = broker.reload()
+        check_equal("changed", set(told(lines, "setting changed")), changed)
+        refused = told(lines, "setting stays as it was")
+        check_equal("refused", set(refused), {"tls.certificate", "tls.minimum_version"})
+        check_equal("certificate", (refused["tls.certificate"]["in_force"],
+                                    refused["tls.certificate"]["refused"]),
+                    (world.certificate, path("second.pem")))
+        check(lines[-1].endswith(f"changes={len(changed)} failures=1"), lines[-1])
+        connection = world.client(broker, version="1.2")
+        check_equal("shown", connection.shown(), "server")
+        check_equal("heartbeat", connection.handshake().tune.heartbeat, 7)
+        connection.close()
+    world.configure(foreign_key.replace(world.key, path("second.key")))
+    lines = broker.reload()
+    changed = told(lines, "setting changed")
+    check_equal("changed", set(changed), {"tls.certificate", "tls.key", "tls.minimum_version"})
+    for key, before, after in (("tls.certificate", world.certificate, path("second.pem")),
+                               ("tls.key", world.key, path("second.key")),
+                               ("tls.minimum_version", "1.2", "1.3")):
+        check_equal(key, (changed[key]["from"], changed[key]["to"]), (before, after))
+    check(lines[-1].endswith("changes=3 failures=0"), lines[-1])
+    check_equal("shown", world.client(broker).shown(), "second")
+    check(not is_let_in(world, broker, "1.2", None), "TLS 1.2 is still spoken")
+    check(broker.reload()[-1].endswith("changes=0 failures=0"), "something has changed again")
+
+
+@test
+def a_file_that_goes_back_on_what_was_refused_changes_nothing(world):
+    broker = world.start_secure()
+    world.configure(world.settings("  ciphers: NONSENSE\n"))
+    check("changes=0 failures=1" in broker.reload()[-1], "it is not refused")
+    world.configure(world.settings())
+    check("changes=0 failures=0" in broker.reload()[-1], "something has changed")
+
+
+@test
+def without_a_tls_section_tls_goes_on_until_a_restart_and_that_is_told(world):
+    broker = world.start_secure()
+    world.configure("")
+    for _ in range(2):
+        lines = broker.reload()
+        check_equal("changed", told(lines, "setting changed"), {})
+        check_equal("restart", set(told(lines, "setting needs a restart")),
+                    {"tls.listen", "tls.certificate", "tls.key"})
+        connection = world.client(broker)
+        check_equal("shown", connection.shown(), "server")
+        connection.handshake().close()
+    world.configure(world.settings())
+    check(broker.reload()[-1].endswith("changes=0 failures=0"), "something has changed")
+
+
 @test
 def a_revocation_takes_effect_with_the_next_reload(world):
     crl = os.path.join(world.folder, "crl.pem")

@@ -48,7 +48,7 @@ START_TEST(lists_are_compared_item_by_item_and_tell_no_secret)
     load(text);
     ck_assert_str_eq(changes_text(), "users: a list of 0 -> a list of 1 live\n"
                                      "loopback_users: a list of 0 -> a list of 0 live\n");
-    settings_take_live(&defaults, &settings);
+    settings_take_live(&defaults, &settings, NULL, NULL);
     ck_assert_ptr_null(settings.users.items); /* they have moved */
     load(text);
     ck_assert_str_eq(changes_text(), "");
@@ -72,7 +72,7 @@ START_TEST(policies_are_compared_by_all_that_they_say)
     };
     settings_init(&defaults);
     load("policies: [{name: p, pattern: a, definition: {expires: 1, overflow: x}}]\n");
-    settings_take_live(&defaults, &settings);
+    settings_take_live(&defaults, &settings, NULL, NULL);
     load("\n\npolicies: [{name: p, pattern: a, definition: {expires: 1, overflow: x}}]\n");
     ck_assert_str_eq(changes_text(), ""); /* where it stands plays no part */
     for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
@@ -112,7 +112,7 @@ START_TEST(only_what_may_change_is_taken_over)
 
     load("data_dir: /srv/mq\nthreads: 3\nheartbeat: 5s\nlog: {level: error}\n"
          "limits: {message_size: 1KiB}\n");
-    settings_take_live(&running, &settings);
+    settings_take_live(&running, &settings, NULL, NULL);
     ck_assert_str_eq(running.data_dir, defaults.data_dir);
     ck_assert_uint_eq(running.threads, 0);
     ck_assert_uint_eq(running.heartbeat_s, 5);
@@ -121,6 +121,30 @@ START_TEST(only_what_may_change_is_taken_over)
     defaults = running;
     ck_assert_str_eq(changes_text(), "data_dir: /var/lib/whippet -> /srv/mq start\n"
                                      "threads: 0 -> 3 start\n");
+}
+END_TEST
+
+static bool
+is_not(void *path, const char *taken)
+{
+    return strcmp(path, taken) != 0;
+}
+
+START_TEST(what_is_refused_is_not_taken_over)
+{
+    load("log: {level: error, format: json}\nusers: [{name: a, password: b}]\n");
+    settings_take_live(&defaults, &settings, is_not, "users");
+    ck_assert_int_eq((int)defaults.log.level, LOG_LEVEL_ERROR);
+    ck_assert_uint_eq(defaults.users.count, 0);
+    ck_assert_uint_eq(settings.users.count, 1); /* it has not moved */
+    ck_assert_str_eq(changes_text(), "users: a list of 0 -> a list of 1 live\n");
+    load("log: {format: text}\n");
+    settings_take_live(&defaults, &settings, is_not, "log.format");
+    ck_assert_uint_eq(defaults.users.count, 1);
+    ck_assert_str_eq(changes_text(), "log.format: json -> text live\n"
+                                     "users: a list of 1 -> a list of 0 live\n"); /* it moved */
+    settings_fini(&settings);
+    settings_fini(&defaults);
 }
 END_TEST
 
@@ -140,6 +164,7 @@ main(void)
     tcase_add_test(tests, a_list_that_was_longer_once_is_the_same);
     tcase_add_test(tests, a_long_value_is_cut);
     tcase_add_test(tests, only_what_may_change_is_taken_over);
+    tcase_add_test(tests, what_is_refused_is_not_taken_over);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
