@@ -43,7 +43,9 @@ usage(FILE *out)
                 verb->arguments[0] != 0 ? " " : "", verb->arguments, verb->summary);
 }
 
-/* Up to the next that is no option. -1: that made no sense, which has been said. */
+/* Options may stand anywhere before "--". What is none, the verb and its arguments, is moved to the
+ * front of argv, behind the program's name and before a NULL; returns how many these are. -1: that
+ * made no sense, which has been said. */
 static int
 read_options(struct options *options, int argc, char **argv)
 {
@@ -58,9 +60,13 @@ read_options(struct options *options, int argc, char **argv)
         {"help", no_argument, NULL, 'h'},
         {0},
     };
-    int option;
-    while ((option = getopt_long(argc, argv, "+p:", known, NULL)) != -1) {
+    int option, words = 0;
+    /* With '-', what is no option comes in its turn, whether POSIXLY_CORRECT is set or not. */
+    while ((option = getopt_long(argc, argv, "-p:", known, NULL)) != -1) {
         switch (option) {
+        case 1:
+            argv[1 + words++] = optarg;
+            break;
         case 'd':
             options->data_dir = optarg;
             break;
@@ -90,7 +96,10 @@ read_options(struct options *options, int argc, char **argv)
             return -1;
         }
     }
-    return 0;
+    while (optind < argc)
+        argv[1 + words++] = argv[optind++];
+    argv[1 + words] = NULL;
+    return words;
 }
 
 /* Whether the text, or 0 if there is none, is an integer of 32 bits. */
@@ -168,14 +177,9 @@ int
 main(int argc, char **argv)
 {
     struct options options = {.data_dir = "/var/lib/whippet", .vhost = "/", .format = "text"};
-    if (read_options(&options, argc, argv) != 0)
+    int words = read_options(&options, argc, argv);
+    if (words < 0)
         return EXIT_USAGE;
-    const char *name = optind < argc ? argv[optind] : NULL;
-    if (name != NULL) { /* more options may follow the verb */
-        optind++;
-        if (read_options(&options, argc, argv) != 0)
-            return EXIT_USAGE;
-    }
     if (options.wants_version || options.wants_help) {
         if (options.wants_version)
             puts("whippetctl " PACKAGE_VERSION);
@@ -183,23 +187,26 @@ main(int argc, char **argv)
             usage(stdout);
         return EXIT_SUCCESS;
     }
-    if (name == NULL) {
+    if (words == 0) {
         usage(stderr);
         return EXIT_USAGE;
     }
+    const char *name = argv[1];
     const struct verb *verb = verb_find(name);
+    char **arguments = argv + 2;
+    int count = words - 1;
     if (verb == NULL) {
         fprintf(stderr, "whippetctl: no such verb: %s; --help lists them\n", name);
         return EXIT_USAGE;
     }
-    int status = check_usage(&options, verb, argc - optind);
+    int status = check_usage(&options, verb, count);
     if (status != 0)
         return status;
     if (curl_global_init(CURL_GLOBAL_NOTHING) != 0) {
         fputs("whippetctl: cannot set up libcurl\n", stderr);
         return EXIT_FAILURE;
     }
-    status = run(&options, verb, argv + optind, argc - optind);
+    status = run(&options, verb, arguments, count);
     curl_global_cleanup();
     return status;
 }

@@ -96,6 +96,43 @@ def the_command_line_is_checked(world):
 
 
 @test
+def options_may_stand_anywhere(world):
+    world.start()
+    ctl = Ctl(world)
+    ctl.does("add_vhost", "v")
+    words = ["set_policy", "bounded", "^q", '{"max-length": 5}']
+    options = ["-p", "v", "--priority", "-7", "--apply-to", "queues"]
+    orders = [words[:number] + options + words[number:] for number in range(len(words) + 1)]
+    orders.append([options[0] + options[1], words[0], words[1], "--priority=-7", words[2],
+                   "--apply-to=queues", words[3]])
+    orders.append([*words[:2], *options, "--", *words[2:]])
+    for environment in {}, {"POSIXLY_CORRECT": "1"}:
+        for order in orders:
+            done = ctl.run(*order, env={**os.environ, **environment})
+            check_equal(f"{order}", (done.returncode, done.stderr), (0, ""))
+            (policy,) = json.loads(ctl.does("list_policies", "--format", "json", "-p", "v"))
+            check_equal(f"{order}", [policy[key] for key in ("name", "pattern", "priority", "apply-to",
+                                                             "definition")],
+                        ["bounded", "^q", -7, "queues", {"max-length": 5}])
+            ctl.does("clear_policy", "bounded", "-p", "v")
+    check_equal("of the default vhost", json.loads(ctl.does("list_policies", "--format", "json")), [])
+
+
+@test
+def two_hyphens_end_the_options(world):
+    world.start()
+    ctl = Ctl(world)
+    for order in (["add_vhost", "--", "--vhost"], ["--", "add_vhost", "-p"],
+                  ["add_vhost", "--", "--"]):
+        ctl.does(*order)
+    check_equal("vhosts", ctl.does("list_vhosts"), "name\n--\n--vhost\n-p\n/\n")
+    ctl.refuses(2, "usage: add_vhost VHOST", "add_vhost", "a", "--", "--vhost")
+    ctl.refuses(2, "--nonsense", "add_vhost", "a", "--nonsense")
+    ctl.refuses(2, "add_vhost has no vhost", "add_vhost", "a", "-p", "b")
+    ctl.does("delete_vhost", "--", "--")
+
+
+@test
 def that_no_broker_answers_is_told_in_one_line(world):
     ctl = Ctl(world)
     ctl.refuses(1, f"no broker answers at {world.data_dir}/control.sock: No such file", "list_users")
