@@ -3,6 +3,7 @@
 A client that leaves out a step says why; one with steps of its own (Celery is not a library of AMQP
 calls) lists them. A step that a program should report and does not is a failure.
 """
+import glob
 import os
 import shutil
 import subprocess
@@ -89,7 +90,7 @@ class CClient(Client):
         flags = subprocess.check_output(["pkg-config", "--cflags", "--libs", "librabbitmq"],
                                         text=True).split()
         binary = os.path.join(directory, "librabbitmq-client")
-        sources = [source("c", name) for name in ("features.c", "client.c")]
+        sources = sorted(glob.glob(source("c", "*.c")))
         program.build([os.environ.get("CC", "cc"), "-std=gnu17", "-O1", "-g", "-Wall", "-Wextra",
                        "-Werror", "-o", binary, *sources, *flags])
         return [binary]
