@@ -9,6 +9,7 @@ struct queue_row {
     struct slice policy, operator_policy, effective_policy_definition;
     bool durable, auto_delete, exclusive;
     uint64_t messages, messages_ready, messages_unacknowledged, consumers;
+    uint64_t message_bytes, message_bytes_ready, message_bytes_unacknowledged, memory;
 };
 
 #define COLUMN(name, kind)                                                                         \
@@ -31,6 +32,10 @@ static const struct listing_column columns[] = {
     COLUMN(messages_ready, NUMBER),
     COLUMN(messages_unacknowledged, NUMBER),
     COLUMN(consumers, NUMBER),
+    COLUMN(message_bytes, NUMBER),
+    COLUMN(message_bytes_ready, NUMBER),
+    COLUMN(message_bytes_unacknowledged, NUMBER),
+    COLUMN(memory, NUMBER),
 };
 #undef COLUMN
 
@@ -43,6 +48,9 @@ add(void *context, const struct queue_record *record)
     const uint64_t ready = atomic_load_explicit(&record->ready, memory_order_relaxed);
     const uint64_t unacknowledged =
         atomic_load_explicit(&record->unacknowledged, memory_order_relaxed);
+    const uint64_t ready_bytes = atomic_load_explicit(&record->ready_bytes, memory_order_relaxed);
+    const uint64_t unacknowledged_bytes =
+        atomic_load_explicit(&record->unacknowledged_bytes, memory_order_relaxed);
     const struct queue_row row = {
         .vhost = vhost_name(record->vhost),
         .name = record->name,
@@ -59,6 +67,10 @@ add(void *context, const struct queue_record *record)
         .messages_ready = ready,
         .messages_unacknowledged = unacknowledged,
         .consumers = atomic_load_explicit(&record->consumers, memory_order_relaxed),
+        .message_bytes = ready_bytes + unacknowledged_bytes,
+        .message_bytes_ready = ready_bytes,
+        .message_bytes_unacknowledged = unacknowledged_bytes,
+        .memory = atomic_load_explicit(&record->memory, memory_order_relaxed),
     };
     if (amqp_table_builder_failed(&effective))
         listing_fail(context);

@@ -69,6 +69,8 @@ struct queue_record {
     uint64_t mark;        /* the last routing that reached it */
     /* Written by the queue's shard, read by whoever wants to know. */
     _Atomic uint64_t ready, unacknowledged, consumers;
+    _Atomic uint64_t ready_bytes, unacknowledged_bytes; /* of bodies */
+    _Atomic uint64_t memory;                            /* that messages hold */
 };
 
 /* Whether it keeps transient messages over a restart too. */

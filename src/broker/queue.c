@@ -156,6 +156,7 @@ requeue(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entr
     }
     lane_return(lane, tag & TAG_SEQUENCE_MASK, entry);
     queue->unacknowledged--;
+    queue->unacknowledged_bytes -= entry->body_size;
     queue->ready++;
     queue->ready_bytes += entry->body_size;
     entry->flags |= ENTRY_REDELIVERED;

@@ -45,7 +45,8 @@ struct queue {
     struct lane **lanes; /* by priority; NULL where no message was yet */
     uint16_t lane_count;
     uint16_t highest_lane; /* no lane above has ready messages */
-    uint64_t ready, unacknowledged, ready_bytes;
+    uint64_t ready, unacknowledged;
+    uint64_t ready_bytes, unacknowledged_bytes; /* of bodies */
     /* Subscriptions that can take a message now, by priority and turn; and those that cannot. */
     struct list able, blocked;
     struct list all; /* in the order in which they came */

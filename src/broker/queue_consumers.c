@@ -171,6 +171,7 @@ hand_out(struct queue *queue, struct mail *mail, uint64_t tag, struct lane *lane
         queue->ready--;
         queue->ready_bytes -= entry->body_size;
         queue->unacknowledged++;
+        queue->unacknowledged_bytes += entry->body_size;
         if (is_remote)
             message_ref(message);
     }

@@ -174,6 +174,7 @@ take_out(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *ent
         queue->ready_bytes -= entry->body_size;
     } else {
         queue->unacknowledged--;
+        queue->unacknowledged_bytes -= entry->body_size;
     }
     lane_remove(lane, tag & TAG_SEQUENCE_MASK, entry);
     if (message != NULL) {

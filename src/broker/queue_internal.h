@@ -31,6 +31,10 @@ queue_publish_statistics(const struct queue *queue)
     atomic_store_explicit(&record->ready, queue->ready, memory_order_relaxed);
     atomic_store_explicit(&record->unacknowledged, queue->unacknowledged, memory_order_relaxed);
     atomic_store_explicit(&record->consumers, queue->consumer_count, memory_order_relaxed);
+    atomic_store_explicit(&record->ready_bytes, queue->ready_bytes, memory_order_relaxed);
+    atomic_store_explicit(&record->unacknowledged_bytes, queue->unacknowledged_bytes,
+                          memory_order_relaxed);
+    atomic_store_explicit(&record->memory, queue->memory, memory_order_relaxed);
 }
 
 /* --- Messages (queue_entries.c) --------------------------------------------------------------- */

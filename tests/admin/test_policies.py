@@ -4,7 +4,7 @@ import re
 import threading
 
 from admin import Api, Ctl, q
-from process import CONFIG, check, check_equal, test
+from process import CONFIG, Failure, check, check_equal, test
 
 LIMIT = {"pattern": "^q", "definition": {"max-length": 2}}
 
@@ -168,9 +168,13 @@ def queues_are_shown_with_what_they_are_and_hold(world):
     one = {"name": "b/c", "vhost": "/", "type": "classic", "state": "running", "durable": False,
            "auto_delete": False, "exclusive": False, "arguments": arguments, "policy": None,
            "operator_policy": None, "effective_policy_definition": {}, "messages": 3,
-           "messages_ready": 2, "messages_unacknowledged": 1, "consumers": 0}
-    check_equal("one", api.get("/api/queues/%2F/b%2Fc"), one)
+           "messages_ready": 2, "messages_unacknowledged": 1, "consumers": 0, "message_bytes": 3,
+           "message_bytes_ready": 2, "message_bytes_unacknowledged": 1}
+    memory = found[1].pop("memory")
+    if not 3 <= memory < 3 * 1024:
+        raise Failure(f"three messages of one byte hold {memory} bytes")
     check_equal("in the list", found[1], one)
+    check_equal("one", api.get("/api/queues/%2F/b%2Fc"), {**one, "memory": memory})
     check_equal("type", (found[0]["type"], found[0]["durable"], found[0]["consumers"]), ("quorum", True, 1))
     check_equal("flags", (found[2]["exclusive"], found[2]["auto_delete"]), (True, True))
     check_equal("of a vhost", api.get("/api/queues/v"), [found[3]])

@@ -15,11 +15,11 @@ count_in(const struct model_queue *queue, enum place place)
 }
 
 uint64_t
-ready_bytes(const struct model_queue *queue)
+bytes_in(const struct model_queue *queue, enum place place)
 {
     uint64_t bytes = 0;
     for (const struct item *item = queue->first; item != NULL; item = item->next)
-        if (item->place == IN_READY)
+        if (item->place == place)
             bytes += item->story.size;
     return bytes;
 }
@@ -30,7 +30,7 @@ is_over(const struct model_queue *queue, uint64_t more, uint64_t more_bytes)
     return (queue->max_length >= 0
             && count_in(queue, IN_READY) + more > (uint64_t)queue->max_length)
            || (queue->max_bytes >= 0
-               && ready_bytes(queue) + more_bytes > (uint64_t)queue->max_bytes);
+               && bytes_in(queue, IN_READY) + more_bytes > (uint64_t)queue->max_bytes);
 }
 
 /* The next to be delivered: the oldest of the highest priority. */
@@ -189,7 +189,7 @@ take_answer(int number, bool is_taken)
     struct model_queue *queue = &model.queues[number];
     struct item *item = model.publishing[number];
     TRACE("%s answers %d: %u ready, %d bytes", queue->name, is_taken, count_in(queue, IN_READY),
-          (int)ready_bytes(queue));
+          (int)bytes_in(queue, IN_READY));
     model.publishing[number] = NULL;
     if (item == NULL || item->place != IN_ARRIVING) {
         /* It was delivered or has expired before the answer, or it goes in circles. A dead letter

@@ -148,7 +148,7 @@ extern struct model model;
 /* --- Queues and consumers --- */
 
 uint32_t count_in(const struct model_queue *queue, enum place place);
-uint64_t ready_bytes(const struct model_queue *queue);
+uint64_t bytes_in(const struct model_queue *queue, enum place place);
 bool is_over(const struct model_queue *queue, uint64_t more, uint64_t more_bytes);
 struct item *head_of(const struct model_queue *queue);
 void remove_item(struct model_queue *queue, struct item *item);
