@@ -176,6 +176,7 @@ shard_set_time(struct shard *shard, int64_t monotonic_ms, int64_t wall_ms)
 {
     shard->now_ms = monotonic_ms;
     shard->wall_ms = wall_ms;
+    wall_clock_note(&shard->wall_clock, monotonic_ms, wall_ms);
 }
 
 /* --- Receiving -------------------------------------------------------------------------------- */

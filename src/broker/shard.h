@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "base/wall_clock.h"
 #include "base/wheel.h"
 #include "broker/catalogue.h"
 #include "broker/journal.h"
@@ -176,7 +177,8 @@ struct shard {
     uint32_t index;
     int64_t now_ms; /* monotonic */
     int64_t wall_ms;
-    struct wheel wheel; /* also for the sessions of this thread */
+    struct wall_clock wall_clock; /* what it said before */
+    struct wheel wheel;           /* also for the sessions of this thread */
     struct ref_table queues, subscriptions, clients;
     struct ref_table refusable; /* departures that wait for their targets' answers */
     struct client_ops client_ops;

@@ -127,7 +127,8 @@ journal_read(void *context, uint64_t message_id)
     }
     const struct shard *clock = shard->worker->shard;
     message_set_published(message,
-                          clock->now_ms - clock->wall_ms + (int64_t)content.published_wall_ms);
+                          wall_clock_monotonic(&clock->wall_clock,
+                                               (int64_t)content.published_wall_ms, clock->now_ms));
     return message;
 }
 

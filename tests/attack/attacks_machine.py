@@ -121,6 +121,37 @@ def the_wall_clock_is_set_by_hours_to_and_fro(s):
         raise Failure(f"the broker's log has no line of {day}: its clock was not set")
 
 
+def reconfigure(s, config):
+    """The configuration says this from now on, and has been read."""
+    with open(os.path.join(s.whippetd.folder.name, "whippet.yaml"), "w", encoding="utf-8") as file:
+        file.write(config)
+    reads = s.log().count("configuration read again")
+    os.kill(s.pid, signal.SIGHUP)
+    s.until("the configuration is read", lambda: s.log().count("configuration read again") > reads)
+
+
+TIME_TO_LIVE = "policies: [{name: p, pattern: '', definition: {message-ttl: %d}}]"
+
+
+@attack(environment=moving_clock, config="policies: []", bystander=None)
+def a_policy_gives_messages_their_time_whatever_the_wall_clock_did_meanwhile(s):
+    """Of those that are on disk only, the log says when they came by the wall clock of then."""
+    name = os.path.join(s.whippetd.folder.name, CLOCK_FILE)
+    channel = s.channel()
+    queue = s.queue(channel, durable=True)
+    channel.select()
+    for n in range(3):
+        channel.publish_confirmed(queue, str(n), delivery_mode=2)
+    s.restart()
+    channel = s.channel()
+    for hour in (6, -6, 1000):
+        set_clock(name, hour * 3600)
+        reconfigure(s, TIME_TO_LIVE % (600_010 + hour))
+        channel.holds(queue, 3)
+    reconfigure(s, TIME_TO_LIVE % 1)
+    channel.holds(queue, 0)
+
+
 class Relay:
     """Passes everything on between a client and the broker, until it swallows everything."""
 
