@@ -11,6 +11,9 @@
  * and as long as they are taken, twice as many each time. */
 enum { RETRY_MS = 1000, TRIED_AGAIN = 16, FOLLOW = 2 };
 
+/* Bytes of bodies that go on in a turn: each is copied, and perhaps written. */
+enum { WRITTEN_PER_TURN = 1024 * 1024 };
+
 enum departure_state {
     DEPARTURE_WAITS, /* for its turn */
     DEPARTURE_ASKS,  /* is sent; what the targets say is awaited */
@@ -30,6 +33,7 @@ struct departure {
     uint32_t answers_due;        /* of targets that may refuse */
     bool is_taken;               /* by one of them */
     bool was_held;
+    bool is_sending; /* the answers come before that is over */
     uint8_t state, reason;
 };
 
@@ -327,8 +331,9 @@ publish(struct departure *departure, const struct route *route, struct message *
     departure->is_taken = false;
     departure->state = DEPARTURE_ASKS;
     list_move_back(&shard->departures_asking, &departure->link);
-    /* The answers may come before it returns. */
+    departure->is_sending = true;
     int status = shard_publish(shard, route, message, departure->ref, DEPARTURE_NUMBER, origin);
+    departure->is_sending = false;
     if (status != 0) {
         ref_table_remove(&shard->refusable, departure->ref);
         departure->ref = REF_NONE;
@@ -420,14 +425,17 @@ fetch(struct departure *departure)
 bool
 departures_run(struct shard *shard, unsigned budget)
 {
+    int64_t may_write = WRITTEN_PER_TURN;
     struct list *node;
     while ((node = list_first(&shard->departures)) != NULL) {
         struct departure *departure = LIST_ENTRY(node, struct departure, link);
-        if (budget-- == 0 || (departure->message == NULL && shard->may_read <= 0))
+        if (shard->journal_is_short || may_write <= 0 || budget-- == 0
+            || (departure->message == NULL && shard->may_read <= 0))
             return true;
         if (!fetch(departure))
             continue;
-        if (departure->state == DEPARTURE_WAITS && !send_on(shard, departure)) {
+        may_write -= departure->message->body_size;
+        if (!send_on(shard, departure)) {
             static _Thread_local struct log_rate rate = LOG_RATE(5, 60 * 1000);
             if (log_rate_allows(&rate, shard->now_ms))
                 log_error("out of memory: dead letters wait",
@@ -454,7 +462,8 @@ departure_answered(struct shard *shard, const struct mail *mail)
     departure->ref = REF_NONE;
     if (departure->is_taken) {
         departure->state = DEPARTURE_DONE;
-        list_move_back(&shard->departures, &departure->link); /* where it finds its end */
+        if (!departure->is_sending)
+            end(departure);
         return;
     }
     static _Thread_local struct log_rate rate = LOG_RATE(5, 60 * 1000);

@@ -49,7 +49,8 @@ bool queue_depart_refused(struct queue *queue, struct message *message);
 /* The queue is freed; what has departed from it goes on. */
 void queue_forget_line(struct queue *queue);
 
-/* Does departures that are due, at most `budget`; returns whether there are more. */
+/* Does departures that are due, at most `budget`, and none while the journal is short; returns
+ * whether there are more. */
 bool departures_run(struct shard *shard, unsigned budget);
 
 /* A target that may refuse has said whether it did. When all have, the departure is over, or tried

@@ -36,17 +36,16 @@ is_too_long(const struct queue *queue)
            && is_over(queue, queue->ready, queue->ready_bytes);
 }
 
-/* Drops the oldest messages, at most so many: two in any case, so that it gets shorter though one
- * comes each time. */
+/* Drops the oldest messages, at most so many; and `least`, also those that would have to wait. */
 static void
-drop_oldest(struct queue *queue, unsigned budget)
+drop_oldest(struct queue *queue, unsigned least, unsigned budget)
 {
     struct entry *entry = NULL;
     struct lane *lane;
     uint64_t tag;
     for (unsigned dropped = 0; is_too_long(queue) && dropped < budget; dropped++) {
         if ((entry = queue_first_ready(queue, &tag, &lane)) == NULL
-            || (dropped >= 2 && must_wait(queue, entry)))
+            || (dropped >= least && must_wait(queue, entry, DEPARTS_MAXLEN)))
             break;
         queue_depart(queue, tag, entry, DEPARTS_MAXLEN);
     }
@@ -62,13 +61,13 @@ queue_keep_limit(struct queue *queue)
 {
     /* It is at it already, and loses one more than it gets. */
     if (UNLIKELY(queue->is_shrinking)) {
-        drop_oldest(queue, 2);
+        drop_oldest(queue, 2, 2);
         return;
     }
     if (!is_too_long(queue))
         return;
     queue_run(queue);
-    drop_oldest(queue, QUEUE_PUSH_OUT_AT_ONCE);
+    drop_oldest(queue, 2, QUEUE_PUSH_OUT_AT_ONCE);
 }
 
 bool
@@ -76,7 +75,7 @@ queue_shrink(struct queue *queue)
 {
     if (LIKELY(!queue->is_shrinking))
         return false;
-    drop_oldest(queue, QUEUE_RUN_BUDGET);
+    drop_oldest(queue, 0, QUEUE_RUN_BUDGET);
     return queue->is_shrinking;
 }
 

@@ -60,6 +60,7 @@ struct queue {
     struct map *identifiers;     /* of the messages, where the queue deduplicates; else NULL */
     struct departure_line *line; /* by which the last message departed, or NULL */
     bool had_consumer, is_deleted;
+    bool is_stalled;   /* what it has to do waits for the journal */
     bool is_expiring;  /* messages are due, and leave turn by turn */
     bool is_shrinking; /* it is longer than it may be, and drops messages turn by turn */
     struct ref origin; /* of what a purge put aside: the queue whose memory it still counts as */

@@ -246,7 +246,7 @@ queue_run(struct queue *queue)
            && (entry = queue_first_ready(queue, &tag, &lane)) != NULL) {
         /* What is past its deadline is not delivered; a time to live of 0 may be, at once. */
         bool is_expired = entry->deadline_ms < queue->shard->now_ms;
-        if (budget-- == 0 || (is_expired && must_wait(queue, entry))) {
+        if (budget-- == 0 || (is_expired && must_wait(queue, entry, DEPARTS_EXPIRED))) {
             (void)queue_shrink(queue);
             queue_publish_statistics(queue);
             return true;
@@ -294,7 +294,7 @@ queue_get(struct queue *queue, const struct mail *mail)
     /* More may have expired than queue_run takes out in one go. */
     while ((entry = queue_first_ready(queue, &tag, &lane)) != NULL) {
         bool is_expired = entry->deadline_ms <= queue->shard->now_ms;
-        if (budget-- == 0 || (is_expired && must_wait(queue, entry))) {
+        if (budget-- == 0 || (is_expired && must_wait(queue, entry, DEPARTS_EXPIRED))) {
             shard_send_later(queue->shard, mail);
             return;
         }

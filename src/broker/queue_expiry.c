@@ -165,10 +165,9 @@ static bool
 cannot_expire_yet(const struct queue *queue, const struct lane *lane, uint64_t sequence,
                   const struct entry *entry, enum departure_reason reason)
 {
-    if (!must_wait(queue, entry))
-        return false;
-    return sequence < lane->retimed
-           || (entry->deadline_ms <= queue->shard->now_ms && departure_may_go_on(queue, reason));
+    if (entry->message == NULL && sequence < lane->retimed && queue->shard->may_read <= 0)
+        return true;
+    return entry->deadline_ms <= queue->shard->now_ms && must_wait(queue, entry, reason);
 }
 
 /* Expires what is due at the heads of the lanes; the deadline of the first that is left. A store of
@@ -227,6 +226,7 @@ expire_first_in_heap(struct queue *queue, enum departure_reason reason)
 {
     uint64_t tag = queue->expiries[0].tag;
     expiry_pop(queue);
+    queue->shard->work++;
     struct lane *lane;
     struct entry *entry = queue_entry(queue, tag, &lane);
     if (entry == NULL)

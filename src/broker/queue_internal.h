@@ -3,7 +3,7 @@
 #ifndef BROKER_QUEUE_INTERNAL_H
 #define BROKER_QUEUE_INTERNAL_H
 
-#include "broker/queue.h"
+#include "broker/departure.h"
 
 enum { QUEUE_MAGIC = 0x51554555 };
 
@@ -19,8 +19,10 @@ queue_tag(uint16_t lane, uint64_t sequence)
 static inline void
 queue_make_runnable(struct queue *queue)
 {
-    if (!list_is_linked(&queue->run_link) && !queue->is_deleted)
-        list_push_back(&queue->shard->runnable, &queue->run_link);
+    if ((list_is_linked(&queue->run_link) && !queue->is_stalled) || queue->is_deleted)
+        return;
+    queue->is_stalled = false;
+    list_move_back(&queue->shard->runnable, &queue->run_link);
 }
 
 /* Counts have changed: whoever looks from another thread sees these. */
@@ -77,12 +79,13 @@ bool queue_note_identifier(struct queue *queue, struct message *message);
 void queue_forget_identifier(struct queue *queue, struct message *message);
 struct slice queue_identifier_of(const void *value); /* of a message, for the map */
 
-/* Whether the entry's message would have to be read, and queues have read as much of what leaves
- * them in this turn as it may take: then it leaves in a later one. */
+/* Whether the entry's message would have to be read to leave for this reason, and queues have read
+ * as much of what leaves them in this turn as it may take: then it leaves in a later one. */
 static inline bool
-must_wait(const struct queue *queue, const struct entry *entry)
+must_wait(const struct queue *queue, const struct entry *entry, enum departure_reason reason)
 {
-    return UNLIKELY(entry->message == NULL && queue->shard->may_read <= 0);
+    return UNLIKELY(entry->message == NULL && queue->shard->may_read <= 0)
+           && departure_may_go_on(queue, reason);
 }
 
 /* --- Expiry (queue_expiry.c) ------------------------------------------------------------------ */

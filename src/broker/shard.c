@@ -49,6 +49,7 @@ shard_new(struct broker *broker, uint32_t index)
     ref_table_init(&shard->clients, index);
     ref_table_init(&shard->refusable, index);
     list_init(&shard->runnable);
+    list_init(&shard->stalled);
     list_init(&shard->graveyard);
     list_init(&shard->departures);
     list_init(&shard->departures_asking);
@@ -486,10 +487,17 @@ run_queues(struct shard *shard)
     list_splice(&round, &shard->runnable);
     struct list *node;
     shard->work = 0;
+    if (!shard->journal_is_short)
+        list_splice(&shard->runnable, &shard->stalled);
     while (shard->work < QUEUE_WORK_PER_TURN && (node = list_pop_front(&round)) != NULL) {
         struct queue *queue = LIST_ENTRY(node, struct queue, run_link);
-        if (queue_take_turn(queue) && !list_is_linked(&queue->run_link))
-            list_push_back(&shard->runnable, &queue->run_link);
+        uint32_t before = shard->work;
+        queue->is_stalled = false;
+        bool has_more = queue_take_turn(queue) || list_is_linked(&queue->run_link);
+        if (!has_more || queue->is_deleted)
+            continue;
+        queue->is_stalled = shard->journal_is_short && shard->work == before;
+        list_move_back(queue->is_stalled ? &shard->stalled : &shard->runnable, &queue->run_link);
     }
     list_splice(&round, &shard->runnable); /* who had no turn is first in the next */
     list_splice(&shard->runnable, &round);
@@ -508,7 +516,6 @@ shard_run(struct shard *shard)
     if (is_behind)
         shard->may_read = QUEUE_READ_PER_TURN;
     shard->is_behind = departures_run(shard, DEPARTURES_PER_TURN);
-    has_more |= shard->is_behind;
     delete_orphans(shard);
     policy_tell_more(shard);
     has_more |= bury(shard, DROPS_PER_TURN);

@@ -183,7 +183,9 @@ struct shard {
     struct ref_table refusable; /* departures that wait for their targets' answers */
     struct client_ops client_ops;
     const struct journal *journal; /* NULL: nothing is kept */
+    bool journal_is_short;         /* of room, or of time for what it has: what may wait does */
     struct list runnable;          /* queues with messages to deliver or to expire */
+    struct list stalled;           /* those that can do nothing while the journal is short */
     struct list graveyard;         /* deleted queues, dropped and freed turn by turn */
     uint32_t work;                 /* messages that queues sent or let go in this turn */
     int64_t may_read;              /* bytes of messages that they may still read in it */
@@ -265,8 +267,15 @@ route_keepers(const struct route *route, const struct message *message)
 static inline bool
 shard_has_work(const struct shard *shard)
 {
-    return !list_is_empty(&shard->runnable) || !list_is_empty(&shard->departures)
-           || !list_is_empty(&shard->announcements);
+    return !list_is_empty(&shard->runnable) || !list_is_empty(&shard->announcements)
+           || (!list_is_empty(&shard->departures) && !shard->journal_is_short);
+}
+
+/* Whether there is something that it will do as soon as the journal is no longer short. */
+static inline bool
+shard_waits_for_journal(const struct shard *shard)
+{
+    return !list_is_empty(&shard->departures) || !list_is_empty(&shard->stalled);
 }
 
 /* Whether publishing the message on this route writes it to the journal. */

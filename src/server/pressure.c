@@ -90,6 +90,13 @@ pressure_look(struct pressure *pressure)
 }
 
 bool
+pressure_is_log_busy(const struct pressure *pressure)
+{
+    const struct log *log = pressure->log;
+    return log != NULL && (log_disk_low(log) || log_backlog(log) > backlog_max(log) / 4);
+}
+
+bool
 pressure_is_stale(const struct pressure *pressure)
 {
     uint32_t reasons = atomic_load_explicit(&pressure->reasons, memory_order_acquire);

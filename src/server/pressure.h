@@ -23,6 +23,8 @@ enum {
     PRESSURE_KEPT_MAX = 128 * 1024 * 1024,
     /* While there is pressure, it is looked at least so often, also if nothing happens. */
     PRESSURE_LOOK_MS = 250,
+    /* The same for what waits because the log is busy: its disk shall not be idle for long. */
+    PRESSURE_LOG_LOOK_MS = 10,
 };
 
 struct pressure {
@@ -45,6 +47,11 @@ void pressure_share(const struct pressure *pressure, struct shard *shard, uint32
 /* Looks, and says in the log what has changed. Returns whether something has: then all workers are
  * to be woken. */
 bool pressure_look(struct pressure *pressure);
+
+/* Whether the log has so much to do, or the disk so little room, that messages on their way from
+ * one queue to another are to wait: before publishers have to, so that these are not held up by
+ * them. Any thread; cheap. */
+bool pressure_is_log_busy(const struct pressure *pressure);
 
 /* Whether the log knows of the disk what the last look did not. Any thread; cheap. */
 bool pressure_is_stale(const struct pressure *pressure);

@@ -127,8 +127,17 @@ on_pressure_timer(struct timer *timer, int64_t now_ms)
         wake_all(server);
 }
 
-/* The pressure of now, for the worker's connections. */
+/* The turn that it makes looks again whether the log is still busy. */
 static void
+on_journal_timer(struct timer *timer, int64_t now_ms)
+{
+    (void)timer;
+    (void)now_ms;
+}
+
+/* The pressure of now, for the worker's connections and queues. Whether what waited for the log can
+ * go on. */
+static bool
 feel_pressure(struct worker *worker)
 {
     struct server *server = worker->server;
@@ -142,6 +151,13 @@ feel_pressure(struct worker *worker)
         && !timer_is_set(&server->pressure_timer))
         wheel_set(&worker->shard->wheel, &server->pressure_timer,
                   worker->shard->now_ms + PRESSURE_LOOK_MS);
+    bool was_short = worker->shard->journal_is_short;
+    worker->shard->journal_is_short = pressure_is_log_busy(&server->pressure);
+    if (UNLIKELY(worker->shard->journal_is_short) && shard_waits_for_journal(worker->shard)
+        && !timer_is_set(&worker->journal_timer))
+        wheel_set(&worker->shard->wheel, &worker->journal_timer,
+                  worker->shard->now_ms + PRESSURE_LOG_LOOK_MS);
+    return was_short && !worker->shard->journal_is_short;
 }
 
 /* --- Reading the configuration again ---------------------------------------------------------- */
@@ -319,7 +335,7 @@ run(struct worker *worker)
         session_host_login(&worker->host);
         session_host_evict(&worker->host);
         bool has_more = shard_run(worker->shard);
-        feel_pressure(worker);
+        has_more |= feel_pressure(worker);
         hand_on(worker); /* first, as clients are about to be told that it is done */
         has_more |= session_host_flush(&worker->host);
         hand_on(worker);
@@ -386,6 +402,7 @@ server_init(struct server *server, uint32_t threads, uint64_t memory_max,
         struct worker *worker = &server->workers[i];
         worker->server = server;
         worker->shard = server->broker->shards[i];
+        timer_init(&worker->journal_timer, on_journal_timer);
         int status = loop_init(&worker->loop, has_mail, worker);
         if (status != 0)
             return status;

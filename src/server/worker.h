@@ -38,8 +38,9 @@ struct worker {
     struct session_host host;
     _Atomic(struct handover *) handovers;
     bool is_started, has_host;
-    uint32_t limits_version; /* of the limits that the host has */
-    _Atomic uint32_t turns;  /* counts the rounds of its loop: it is alive */
+    uint32_t limits_version;    /* of the limits that the host has */
+    _Atomic uint32_t turns;     /* counts the rounds of its loop: it is alive */
+    struct timer journal_timer; /* while something waits for the log */
     bool is_stopping;
     int64_t stop_by_ms;
 };

@@ -111,10 +111,11 @@ def dead_letters_that_nobody_takes(s):
     """What a full queue refuses waits, and is not lost, but not in memory."""
     messages, kept, at_once = 10_000, 10, 100
     channel = s.channel()
-    full = s.queue(channel, durable=True,
-                   arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
-    queue = s.queue(channel, durable=True, arguments={
-        "x-max-length": kept, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": full})
+    exchange = s.exchange(channel, "fanout", durable=True)
+    channel.bind(s.queue(channel, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}),
+                 exchange)
+    queue = s.queue(channel, durable=True,
+                    arguments={"x-max-length": kept, "x-dead-letter-exchange": exchange})
     before = s.rss()
     data = wire.publish_frames(1, "", queue, b"m" * 50_000, {"delivery_mode": 2}) * at_once
     for _ in range(messages // at_once):
@@ -125,10 +126,10 @@ def dead_letters_that_nobody_takes(s):
     if grown > (32 + LOG_BACKLOG + SLACK) * MIB:
         raise Failure(f"the broker grew by {grown / MIB:.0f} MiB at a limit of 32 MiB")
     other = s.channel()
-    other.call("queue.delete", queue=full)
-    other.declare(full, durable=True)
+    taker = s.queue(other, durable=True)
+    other.bind(taker, exchange)
     s.until("all dead letters have gone on",
-            lambda: other.declare(full, passive=True).message_count == messages - kept, 120)
+            lambda: other.declare(taker, passive=True).message_count == messages - kept, 120)
 
 
 @attack
@@ -328,6 +329,36 @@ def check_in_order(s, queue, publisher):
     for number in range(count):
         if channel.expect("basic.deliver").body != body_of(number):
             raise Failure(f"message {number} is another one")
+
+
+def very_slow_disk(folder):
+    return preload.environment(folder, preload.SLOW_DISK, DISK_RATE=DISK_RATE // 2)
+
+
+@attack(bystander=None, environment=very_slow_disk, seconds=300)
+def dead_letters_that_come_faster_than_the_disk_takes_them(s):
+    """Ten seconds' worth for the disk die at once; others need not wait for all that to be written."""
+    other = s.bystander("publish")
+    channel = s.channel()
+    dead = s.queue(channel, durable=True)
+    queue = s.queue(channel, arguments={"x-dead-letter-exchange": "",
+                                        "x-dead-letter-routing-key": dead})
+    count, size = 500, DISK_RATE * 5 // 500
+    publish = wire.publish_frames(1, "", queue, bytes(size), {"delivery_mode": 2})
+    channel.connection.send(publish * count)
+    channel.holds(queue, count)
+    consumer = s.channel()
+    consumer.consume(queue)
+    tag = [consumer.expect("basic.deliver").delivery_tag for _ in range(count)][-1]
+    consumer.say("basic.nack", delivery_tag=tag, multiple=True, requeue=False)
+    s.until("all have gone on",
+            lambda: channel.declare(dead, passive=True).message_count == count, 120)
+    channel.select()
+    channel.publish_confirmed(dead, "m", delivery_mode=2)  # and have been written
+    result = other.end()
+    told("a bystander", result)
+    if result.longest > SLOW_DISK_WAIT:
+        raise Failure(f"a bystander waited {result.longest:.1f} s for dead letters")
 
 
 @attack

@@ -316,7 +316,7 @@ settle_down(void)
         }
         for (uint32_t i = 0; i < test_broker->shard_count; i++)
             has_more |= shard_has_mail(test_broker->shards[i])
-                        || !list_is_empty(&test_broker->shards[i]->departures);
+                        || shard_has_work(test_broker->shards[i]);
     }
 }
 
