@@ -25,6 +25,7 @@ access_new(void)
     pthread_mutex_init(&access->mutex, NULL);
     map_init(&access->users, name_of_entry);
     atomic_init(&access->generation, 1);
+    atomic_init(&access->most_work, PASSWORD_WORK);
     access->next_id = 1;
     const struct slice guest = SLICE("guest");
     if (access_set_loopback_users(access, &guest, 1) != 0) {
@@ -159,8 +160,8 @@ access_verify_password(struct access *access, struct access_user *user, struct s
     bool is_right = password_is_right(password, hash);
     if (!is_right) {
         /* Who guesses does not learn from the time whether there is the user. */
-        if (!password_hash_is_slow(hash))
-            password_spend_time(password);
+        uint64_t spent = password_hash_work(hash), most = atomic_load(&access->most_work);
+        password_spend_work(password, most > spent ? most - spent : 0);
         return false;
     }
     unsigned char digest[SECRET_DIGEST_SIZE];
@@ -298,6 +299,14 @@ access_check_user(struct slice name, struct slice password_hash, struct slice ta
     return -EINVAL;
 }
 
+void
+access_note_work(struct access *access, struct slice password_hash)
+{
+    uint64_t work = password_hash_work(password_hash);
+    if (work > atomic_load(&access->most_work))
+        atomic_store(&access->most_work, work);
+}
+
 int
 access_user_set(struct access *access, struct slice name, struct slice password_hash,
                 struct slice tags, char error[ACCESS_ERROR_MAX])
@@ -306,6 +315,7 @@ access_user_set(struct access *access, struct slice name, struct slice password_
     if (status != 0)
         return status;
     pthread_mutex_lock(&access->mutex);
+    access_note_work(access, password_hash);
     struct access_entry *entry = access_find_changeable(access, name, &status, error);
     if (entry != NULL) {
         struct access_user *user = access_user_copy(entry->user, password_hash, tags);

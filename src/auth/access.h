@@ -101,8 +101,8 @@ bool access_is_loopback_only(struct access *access, struct slice name);
 /* Whether the password is known to be right, because it was found to be. Cheap (microseconds). */
 bool access_knows_password(const struct access_user *user, struct slice password);
 
-/* Whether it is right: takes as long as scrypt for a password that is not, and for no user (NULL).
- * Not for a thread that others wait for. */
+/* Whether it is right: takes as long for a password that is not as for no user (NULL): as the
+ * dearest hash that there is, and at least as scrypt. Not for a thread that others wait for. */
 bool access_verify_password(struct access *access, struct access_user *user, struct slice password);
 
 /* --- Changing --------------------------------------------------------------------------------- */

@@ -36,7 +36,7 @@ declared_hash(const struct access_declaration *declaration, const struct access_
     *hash = declaration->password_hash;
     if (!declaration->has_password)
         return 0;
-    if (old != NULL && old->is_from_file && !password_hash_is_slow(old->password_hash)
+    if (old != NULL && old->is_from_file && password_hash_work(old->password_hash) == 0
         && password_is_right(declaration->password, old->password_hash)) {
         *hash = old->password_hash;
         return 0;
@@ -85,6 +85,7 @@ declared_user(struct access *access, const struct access_declaration *declaratio
     *status = access_check_user(parts.name, parts.password_hash, parts.tags, error);
     if (*status != 0)
         return NULL;
+    access_note_work(access, parts.password_hash);
     parts.id = old != NULL ? old->id : access->next_id++;
     struct access_user *user = access_user_new(&parts);
     secret_wipe(hash, sizeof(hash));

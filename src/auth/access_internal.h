@@ -47,6 +47,7 @@ struct access_entry {
 struct access {
     pthread_mutex_t mutex;
     _Atomic uint64_t generation, deletions;
+    _Atomic uint64_t most_work; /* what the dearest hash costs of all that there have been */
     uint64_t next_id, applied;
     struct map users; /* of struct access_entry */
     struct access_observer observer;
@@ -84,6 +85,9 @@ int access_no_memory(char error[ACCESS_ERROR_MAX]);
 /* Whether there may be a user with this name, hash and tags: 0, or -EINVAL with the text. */
 MUST_CHECK int access_check_user(struct slice name, struct slice password_hash, struct slice tags,
                                  char error[ACCESS_ERROR_MAX]);
+
+/* There will be a user with this hash. From now on every refusal costs at least as much as his. */
+void access_note_work(struct access *access, struct slice password_hash);
 
 /* The entry, if it may be changed at run time; NULL with *status and the text. */
 struct access_entry *access_find_changeable(struct access *access, struct slice name, int *status,

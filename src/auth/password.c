@@ -30,6 +30,9 @@ enum {
     SCRYPT_P_MAX = 4,
 };
 
+_Static_assert(PASSWORD_WORK == (uint64_t)SCRYPT_R * SCRYPT_P << SCRYPT_LOG_N,
+               "as the header says");
+
 #define SCRYPT_PREFIX "$scrypt$"
 #define SCRYPT_MEMORY_MAX (300ULL * 1024 * 1024) /* above 128 N r of the highest that is taken */
 
@@ -268,10 +271,17 @@ password_hash_is_valid(struct slice hash)
     return hash.size == 0 || (hash.size < PASSWORD_HASH_MAX && read_hash(hash, &parts));
 }
 
-bool
-password_hash_is_slow(struct slice hash)
+static uint64_t
+work_of(const struct parts *parts)
 {
-    return slice_starts_with(hash, SLICE(SCRYPT_PREFIX));
+    return parts->digest != NULL ? 0 : (uint64_t)parts->r * parts->p << parts->log_n;
+}
+
+uint64_t
+password_hash_work(struct slice hash)
+{
+    struct parts parts;
+    return hash.size > 0 && read_hash(hash, &parts) ? work_of(&parts) : 0;
 }
 
 bool
@@ -289,10 +299,25 @@ password_is_right(struct slice password, struct slice hash)
     return is_right;
 }
 
+/* N r p of any size, bit by bit, since N is a power of two; more than new passwords cost is spent
+ * in so many times their memory's worth. */
 void
-password_spend_time(struct slice password)
+password_spend_work(struct slice password, uint64_t work)
 {
-    static const char nobody[] = SCRYPT_PREFIX "ln=14,r=8,p=1$bm9ib2R5bm9ib2R5bm9ibw$"
-                                               "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-    (void)password_is_right(password, slice_from(nobody));
+    static const unsigned char salt[SCRYPT_SALT_SIZE];
+    unsigned char made[SCRYPT_HASH_SIZE];
+    struct parts parts = {.log_n = SCRYPT_LOG_N,
+                          .r = SCRYPT_R,
+                          .salt = salt,
+                          .salt_size = sizeof(salt),
+                          .hash_size = sizeof(made)};
+    if (password.size > PASSWORD_MAX) /* nobody's is verified */
+        return;
+    parts.p = (unsigned)(work / PASSWORD_WORK);
+    if (parts.p > 0)
+        (void)scrypt(password, &parts, made);
+    for (parts.p = 1, parts.log_n = SCRYPT_LOG_N - 1; parts.log_n > 0; parts.log_n--)
+        if ((work & (uint64_t)SCRYPT_R << parts.log_n) != 0)
+            (void)scrypt(password, &parts, made);
+    secret_wipe(made, sizeof(made));
 }

@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "amqp/slice.h"
 #include "base/compiler.h"
@@ -36,15 +37,18 @@ MUST_CHECK int password_hash(enum password_method method, struct slice password,
 /* Whether the text is a hash of a form that is known here; the empty one is. */
 bool password_hash_is_valid(struct slice hash);
 
-/* Whether verifying against the hash takes the time of scrypt. */
-bool password_hash_is_slow(struct slice hash);
+/* What PASSWORD_SCRYPT costs, in scrypt's own unit: N r p. */
+#define PASSWORD_WORK (UINT64_C(1) << 17)
+
+/* What verifying against the hash costs in this unit; 0 for one that is not scrypt's. */
+uint64_t password_hash_work(struct slice hash);
 
 /* Whether it is the password; takes as long for a wrong as for the right one. No password is right
  * for an empty or an invalid hash. */
 bool password_is_right(struct slice password, struct slice hash);
 
-/* Spends the time of a verification with scrypt, for who is not there. */
-void password_spend_time(struct slice password);
+/* Works as much more as verifying against a hash of that cost would, for who is not there. */
+void password_spend_work(struct slice password, uint64_t work);
 
 /* Overwrites a secret so that the compiler does not leave it out. */
 void secret_wipe(void *secret, size_t size);

@@ -1,9 +1,35 @@
-/* The login thread, and what failed logins cost. */
+/* The login thread, and what failed logins cost.
+ *
+ * Slow hashes are counted on their way to OpenSSL (--wrap): what a refusal costs is work, and a
+ * clock would not say whose. */
 #include <check.h>
+#include <inttypes.h>
+#include <openssl/evp.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "auth/login.h"
+
+static _Atomic uint64_t slow_work; /* of scrypt: N r p, all together */
+
+int __real_EVP_PBE_scrypt(const char *password, size_t size, const unsigned char *salt,
+                          size_t salt_size, uint64_t n, uint64_t r, uint64_t p, uint64_t memory_max,
+                          unsigned char *key, size_t key_size);
+int __wrap_EVP_PBE_scrypt(const char *password, size_t size, const unsigned char *salt,
+                          size_t salt_size, uint64_t n, uint64_t r, uint64_t p, uint64_t memory_max,
+                          unsigned char *key, size_t key_size);
+
+int
+__wrap_EVP_PBE_scrypt(const char *password, size_t size, const unsigned char *salt,
+                      size_t salt_size, uint64_t n, uint64_t r, uint64_t p, uint64_t memory_max,
+                      unsigned char *key, size_t key_size)
+{
+    slow_work += n * r * p;
+    return __real_EVP_PBE_scrypt(password, size, salt, salt_size, n, r, p, memory_max, key,
+                                 key_size);
+}
 
 static struct access *users;
 static struct login_service *service;
@@ -68,6 +94,68 @@ START_TEST(the_thread_says_whether_a_password_is_right)
     ck_assert(verify("u", "secret"));
     ck_assert(!verify("u", "wrong"));
     ck_assert(!verify("nobody", "secret"));
+}
+END_TEST
+
+/* Users with a password of each kind, by name. */
+static const struct {
+    const char *name, *hash; /* NULL: made here, by scrypt */
+} kinds[] = {
+    {"sha256", "m0FZiGOC7RTn92YBIgLfwb2Wdtj7NfMclpBI9GKkFBvNxnJH"},
+    {"sha512",
+     "6K0XJ4E71hyCI02AxSmJ38KuxD5JcO+3MzswDN3QgNFL0MCAD3XLzqO3i6Di1+/VzwBLbptUGWerrdXj9cs8"
+     "jeUYGlI="},
+    {"scrypt", NULL},
+    {"of-no-password", ""},
+    {"cheap", "$scrypt$ln=4,r=8,p=1$MDEyMzQ1Njc4OWFiY2RlZg$"
+              "0LupyHkzAIgDr9UDsriAAf87vMbCbcaUfDvFOAHk0D0"},
+};
+
+static uint64_t
+work_to_refuse(const char *user, const char *password)
+{
+    slow_work = 0;
+    ck_assert_msg(!verify(user, password), "%s comes in with '%.20s'", user, password);
+    return slow_work;
+}
+
+static void
+refuse_all_alike(void)
+{
+    static char too_long[PASSWORD_MAX + 2];
+    memset(too_long, 'x', sizeof(too_long) - 1);
+    const char *const passwords[] = {"wrong", "", "\xff\xfe", too_long};
+    for (size_t i = 0; i < ARRAY_SIZE(passwords); i++) {
+        uint64_t expected = work_to_refuse("nobody", passwords[i]);
+        if (passwords[i] != too_long)
+            ck_assert_uint_ge(expected, PASSWORD_WORK);
+        ck_assert_uint_eq(work_to_refuse("u", passwords[i]), expected);
+        for (size_t j = 0; j < ARRAY_SIZE(kinds); j++) {
+            uint64_t work = work_to_refuse(kinds[j].name, passwords[i]);
+            ck_assert_msg(work == expected, "%s takes %" PRIu64 ", who is not there %" PRIu64,
+                          kinds[j].name, work, expected);
+        }
+    }
+}
+
+START_TEST(a_refusal_takes_as_much_work_for_who_exists_as_for_who_does_not)
+{
+    char error[ACCESS_ERROR_MAX], hash[PASSWORD_HASH_MAX];
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        if (kinds[i].hash == NULL)
+            ck_assert_int_eq(password_hash(PASSWORD_SCRYPT, SLICE("right"), hash), 0);
+        struct slice text = slice_from(kinds[i].hash == NULL ? hash : kinds[i].hash);
+        ck_assert_int_eq(access_user_set(users, slice_from(kinds[i].name), text, SLICE(""), error),
+                         0);
+    }
+    ck_assert(verify("u", "secret")); /* whose password is known again from here on */
+    refuse_all_alike();
+    /* One hash that costs more makes all refusals cost as much. */
+    struct slice dear = SLICE("$scrypt$ln=15,r=9,p=2$MDEyMzQ1Njc4OWFiY2RlZg$"
+                              "0LupyHkzAIgDr9UDsriAAf87vMbCbcaUfDvFOAHk0D0");
+    ck_assert_int_eq(access_user_set(users, SLICE("sha256"), dear, SLICE(""), error), 0);
+    refuse_all_alike();
+    ck_assert_uint_eq(work_to_refuse("nobody", "wrong"), 9 * 2 << 15);
 }
 END_TEST
 
@@ -183,6 +271,7 @@ main(void)
     tcase_set_timeout(tests, 60);
     tcase_add_checked_fixture(tests, set_up, tear_down);
     tcase_add_test(tests, the_thread_says_whether_a_password_is_right);
+    tcase_add_test(tests, a_refusal_takes_as_much_work_for_who_exists_as_for_who_does_not);
     tcase_add_test(tests, all_that_wait_are_answered_once_when_the_service_ends);
     tcase_add_test(tests, who_asks_without_end_does_not_hold_up_others);
     tcase_add_test(tests, what_was_taken_back_is_not_verified);
