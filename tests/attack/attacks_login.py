@@ -111,6 +111,37 @@ def trying(s, response, number):
     return connection
 
 
+GUESSES = 12  # of each name: so many slow hashes are many ticks of the processor's clock
+SCRYPT = "$scrypt$ln=4,r=8,p=1$MDEyMzQ1Njc4OWFiY2RlZg$0LupyHkzAIgDr9UDsriAAf87vMbCbcaUfDvFOAHk0D0"
+USERS = f"""
+users:
+  - name: guest
+    password: guest
+    permissions: [{{vhost: /, configure: ".*", write: ".*", read: ".*"}}]
+  - {{name: salted, password_hash: m0FZiGOC7RTn92YBIgLfwb2Wdtj7NfMclpBI9GKkFBvNxnJH}}
+  - {{name: cheap, password_hash: "{SCRYPT}"}}
+  - {{name: locked, password_hash: ""}}
+"""
+
+
+@attack(bystander=None, config=USERS)
+def the_work_of_a_refusal_does_not_tell_who_there_is(s):
+    """In seconds of a processor: the same for a name that is known as for one that is not."""
+    s.connect().close()  # guest's password is known again from here on
+    names = ("nobody", "guest", "salted", "cheap", "locked", "nobody-else")
+    work = dict.fromkeys(names, 0.0)
+    for n in range(GUESSES):  # in turns, so that what else the machine does changes nothing
+        for place, name in enumerate(names):
+            used = s.processor_seconds()
+            connection = trying(s, b"\0%s\0wrong-%d" % (name.encode(), n), 20 * place + n)
+            connection.refused(403, "Login was refused using authentication mechanism PLAIN. For "
+                                    "details see the broker logfile.", by="")
+            work[name] += s.processor_seconds() - used
+    s.say(", ".join(f"{name} {work[name] / GUESSES * 1000:.0f} ms" for name in work))
+    if max(work.values()) > 1.6 * min(work.values()):
+        raise Failure("who guesses can tell the names that there are from those that there are not")
+
+
 @attack
 def a_handshake_whose_parts_come_twice_or_in_another_order(s):
     """Whatever the order: it ends the connection, or the client is in."""
