@@ -8,11 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
+
+/* For so long a supervisor that does not read may keep a worker waiting: it tells it of a reload.
+ */
+enum { PATIENCE_S = 1 };
 
 static struct {
     int fd; /* -1: nobody wants to know */
@@ -60,8 +65,10 @@ connect_to(const char *path)
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
+    const struct timeval patience = {.tv_sec = PATIENCE_S};
     socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + size);
-    if (connect(fd, (const struct sockaddr *)&address, length) != 0) {
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) != 0
+        || connect(fd, (const struct sockaddr *)&address, length) != 0) {
         int status = -errno;
         close(fd);
         return status;
@@ -113,18 +120,25 @@ supervisor_socket_is_tls(unsigned number)
 
 /* --- Telling it ------------------------------------------------------------------------------- */
 
-void
-supervisor_tell(const char *state)
+static void
+tell(const char *state, int flags)
 {
     if (supervisor.fd < 0)
         return;
     ssize_t sent;
     do
-        sent = send(supervisor.fd, state, strlen(state), MSG_NOSIGNAL);
+        sent = send(supervisor.fd, state, strlen(state), flags | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    if (sent < 0)
+    /* What need not be told now is told again. */
+    if (sent < 0 && !(errno == EAGAIN && (flags & MSG_DONTWAIT) != 0))
         log_warn("the supervisor cannot be told", LOG_STR("state", state),
                  LOG_ERRNO("reason", errno));
+}
+
+void
+supervisor_tell(const char *state)
+{
+    tell(state, 0);
 }
 
 void
@@ -160,7 +174,7 @@ on_watchdog(struct timer *timer, int64_t now_ms)
 {
     struct server *server = supervisor.server;
     if (has_turned(server))
-        supervisor_tell("WATCHDOG=1");
+        tell("WATCHDOG=1", MSG_DONTWAIT);
     wheel_set(&server->workers[0].shard->wheel, timer,
               now_ms + supervisor.watchdog_ms / SUPERVISOR_WATCHDOG_SHARE);
 }

@@ -24,7 +24,8 @@ unsigned supervisor_sockets(void);
 /* Is the one of this number, from 0, for TLS: is it called "amqps"? */
 bool supervisor_socket_is_tls(unsigned number);
 
-/* "READY=1", "STOPPING=1" and the like. Any thread. */
+/* "READY=1", "STOPPING=1" and the like. Waits for a second at most, when the supervisor does not
+ * read; then it is not told, and the log says so. Any thread. */
 void supervisor_tell(const char *state);
 
 /* A reload begins; it ends with "READY=1". */

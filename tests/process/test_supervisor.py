@@ -27,11 +27,24 @@ class Supervisor:
         self.socket.bind("\0" + name if abstract else name)
         self.environment = {"NOTIFY_SOCKET": "@" + name if abstract else name}
         self.told = queue.Queue()
+
+    def read(self):
         threading.Thread(target=self._read, daemon=True).start()
+        return self
 
     def _read(self):
         while True:
             self.told.put(self.socket.recv(4096).decode())
+
+    def fill(self):
+        """Until there is no room for another message."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            try:
+                while True:
+                    other.sendto(b"other", self.socket.getsockname())
+            except BlockingIOError:
+                pass
 
     def next(self, seconds=TIME_LIMIT):
         """The next message; None when none comes in time."""
@@ -62,7 +75,7 @@ class Supervisor:
 
 @test
 def it_says_when_it_is_ready_and_when_it_stops(world):
-    supervisor = Supervisor(world)
+    supervisor = Supervisor(world).read()
     broker = world.start(environment=supervisor.environment)
     supervisor.expect("READY=1")
     broker.check_serves()
@@ -72,7 +85,7 @@ def it_says_when_it_is_ready_and_when_it_stops(world):
 
 @test
 def an_abstract_socket_will_do(world):
-    supervisor = Supervisor(world, abstract=True)
+    supervisor = Supervisor(world, abstract=True).read()
     world.start(environment=supervisor.environment)
     supervisor.expect("READY=1")
 
@@ -86,7 +99,7 @@ def a_socket_that_is_not_there_is_told_and_no_reason_to_end(world):
 
 @test
 def a_reload_is_told_with_its_beginning_and_end(world):
-    supervisor = Supervisor(world)
+    supervisor = Supervisor(world).read()
     broker = world.start(environment=supervisor.environment)
     supervisor.expect("READY=1")
     for text in ("log: {level: debug}\n", "nonsense: 1\n"):
@@ -102,7 +115,7 @@ def a_reload_is_told_with_its_beginning_and_end(world):
 
 @test
 def it_gives_signs_of_life_also_when_nobody_is_there(world):
-    supervisor = Supervisor(world)
+    supervisor = Supervisor(world).read()
     world.start(environment={**supervisor.environment, "WATCHDOG_USEC": "400000"})
     supervisor.expect("READY=1")
     for _ in range(5):
@@ -110,8 +123,27 @@ def it_gives_signs_of_life_also_when_nobody_is_there(world):
 
 
 @test
-def a_watchdog_of_another_process_is_not_its_own(world):
+def a_supervisor_that_stands_still_holds_nobody_up(world):
+    """What it does not read fills its socket: signs of life are left out, and others wait a moment."""
     supervisor = Supervisor(world)
+    broker = world.start(environment={**supervisor.environment, "WATCHDOG_USEC": "40000"})
+    check_equal("message", supervisor.socket.recv(4096), b"READY=1")
+    since = broker.log.count()
+    supervisor.fill()
+    for _ in range(3):
+        broker.check_serves()
+    broker.reload()
+    broker.check_serves()
+    check(not broker.log.has("WATCHDOG", since), "the log tells of every sign of life")
+    supervisor.read()
+    for _ in range(30):  # more than lay there
+        told = supervisor.next()
+        check(told in ("WATCHDOG=1", "other"), f"the supervisor was told {told}")
+
+
+@test
+def a_watchdog_of_another_process_is_not_its_own(world):
+    supervisor = Supervisor(world).read()
     world.start(environment={**supervisor.environment, "WATCHDOG_USEC": "400000",
                              "WATCHDOG_PID": "1"})
     supervisor.expect("READY=1")
@@ -131,7 +163,7 @@ def thread_named(broker, name):
 def a_worker_that_stands_still_ends_the_signs_of_life(world):
     needs_root()
     world.threads = 3
-    supervisor = Supervisor(world)
+    supervisor = Supervisor(world).read()
     broker = world.start(environment={**supervisor.environment, "WATCHDOG_USEC": "400000"})
     supervisor.expect("READY=1")
     libc = ctypes.CDLL(None, use_errno=True)
