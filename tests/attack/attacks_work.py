@@ -1,9 +1,11 @@
 """Much work: many of everything, all at once, and again and again."""
+import os
+import re
 import select
 import time
 
 import amqp_wire as wire
-from attack import attack, vanish
+from attack import attack, descriptors_for, vanish
 from client import ChannelClosed, Failure, check_equal
 
 MILLION = 1_000_000
@@ -78,13 +80,21 @@ def ten_thousand_channels(s):
     s.channel().sync()
 
 
-@attack
-def two_thousand_channels_on_each_of_two_hundred_connections(s):
-    """Half of them gone in order, half of them cut off."""
-    before = s.rss()
-    opening = b"".join(wire.method_frame(n, "channel.open") for n in range(1, 2048))
-    opened = wire.method_frame(2047, "channel.open-ok")
-    connections = [s.connect() for _ in range(200)]
+CONNECTIONS, CHANNELS_MAX = 1000, 2047
+CHANNEL_BYTES = 600  # what the broker may need for one
+SANITIZER_SHARE = 4  # times the memory that a sanitizer takes
+
+
+def memory_available():
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return int(re.search(r"MemAvailable:\s+(\d+) kB", file.read()).group(1)) * 1024
+
+
+def open_channels(s, count):
+    """As many channels on each of the connections."""
+    opening = b"".join(wire.method_frame(n, "channel.open") for n in range(1, count + 1))
+    opened = wire.method_frame(count, "channel.open-ok")
+    connections = [s.connect() for _ in range(CONNECTIONS)]
     for connection in connections:
         connection.send(opening)
     for connection in connections:
@@ -92,12 +102,35 @@ def two_thousand_channels_on_each_of_two_hundred_connections(s):
             if not connection.read_bytes():
                 raise Failure("the broker closed the socket")
         connection.buffer.clear()
-    count = 200 * 2047
-    s.say(f"{count} channels, {(s.rss() - before) / count:.0f} bytes each")
-    for n, connection in enumerate(connections):
-        connection.close() if n % 2 else vanish(connection)
-    s.connections.clear()
+    return connections
+
+
+@attack
+def a_thousand_connections_with_two_thousand_channels_each(s):
+    """Or what a quarter of the machine's memory holds. Half of them go in order, half are cut off, and
+    all that they had is there for the next thousand."""
+    descriptors_for(CONNECTIONS)
+    room = memory_available() // 4 // (SANITIZER_SHARE if s.whippetd.is_sanitized else 1)
+    count = min(CHANNELS_MAX, room // CONNECTIONS // CHANNEL_BYTES)
+    before, files, held = s.rss(), descriptors_of(s), []
+    for _ in range(2):
+        connections = open_channels(s, count)
+        held.append(s.rss() - before)
+        for n, connection in enumerate(connections):
+            connection.close() if n % 2 else vanish(connection)
+        s.connections.clear()
+        s.until("their descriptors are free", lambda: descriptors_of(s) <= files)
+    total = CONNECTIONS * count
+    s.say(f"{total} channels on {CONNECTIONS} connections, {held[0] / total:.0f} bytes each")
+    if held[0] > total * CHANNEL_BYTES + CONNECTIONS * 16384:
+        raise Failure(f"the broker takes {held[0] / total:.0f} bytes for a channel")
+    if held[1] > held[0] * 1.1 + (16 << 20):
+        raise Failure(f"the second time they take {held[1] >> 20} MiB, the first {held[0] >> 20}")
     s.channel().sync()
+
+
+def descriptors_of(s):
+    return len(os.listdir(f"/proc/{s.pid}/fd"))
 
 
 @attack
