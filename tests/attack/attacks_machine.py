@@ -1,7 +1,6 @@
-"""The machine and the network: descriptors run out, the process is stopped, the other end falls silent."""
+"""The machine and the network: descriptors run out, the clock jumps, the other end falls silent."""
 import os
 import select
-import signal
 import socket
 import struct
 import threading
@@ -41,45 +40,6 @@ def can_connect(s):
         return True
     except (Failure, OSError):
         return False
-
-
-@attack(bystander=None)
-def the_process_is_stopped_for_a_while_and_goes_on(s):
-    """Clients that kept to their heartbeats are not taken for dead; nothing is lost."""
-    channel = s.channel(heartbeat=2)
-    queue = s.queue(channel, durable=True)
-    channel.select()
-    over = threading.Event()
-
-    def beat():
-        while not over.wait(0.3):
-            channel.connection.socket.sendall(wire.HEARTBEAT)
-
-    beating = threading.Thread(target=beat)
-    beating.start()
-    try:
-        os.kill(s.pid, signal.SIGSTOP)
-        select.select([], [], [], 6)
-        os.kill(s.pid, signal.SIGCONT)
-        select.select([], [], [], 1)
-    finally:
-        over.set()
-        beating.join()
-    channel.publish_confirmed(queue, "m", delivery_mode=2)
-    channel.got(queue, "m")
-
-
-@attack(bystander=None)
-def messages_whose_time_ran_out_while_the_process_was_stopped_are_gone(s):
-    channel = s.channel()
-    queue = s.queue(channel, arguments={"x-message-ttl": 1000})
-    channel.publish_all(queue, ["m"] * 100_000)
-    check_equal("messages", channel.counts(queue)[0], lambda n: n > 0)
-    os.kill(s.pid, signal.SIGSTOP)
-    select.select([], [], [], 1.5)
-    os.kill(s.pid, signal.SIGCONT)
-    check_equal("message", channel.get(queue), None)
-    channel.holds(queue, 0)
 
 
 CLOCK_FILE = "clock"
