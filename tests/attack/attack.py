@@ -72,6 +72,10 @@ class Whippetd(harness.Whippetd):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def start(self):
+        self.spawn()
+        return self._address()
+
+    def spawn(self):
         self.is_asked_to_end = False
         with open(self.log_name, "ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stderr=log,
@@ -80,7 +84,6 @@ class Whippetd(harness.Whippetd):
         self.lines = queue.Queue()
         threading.Thread(target=self._read, args=(self.process.stdout, self.lines),
                          daemon=True).start()
-        return self._address()
 
     def log(self):
         with open(self.log_name, encoding="utf-8", errors="replace") as file:
