@@ -1,6 +1,7 @@
 """The machine and the network: descriptors run out, the clock jumps, the other end falls silent."""
 import os
 import select
+import signal
 import socket
 import struct
 import threading
