@@ -47,7 +47,7 @@ struct definitions {
     pthread_cond_t work;
     /* Under the mutex: */
     struct change *first, **last;
-    bool is_ending;
+    bool is_ending, has_lost; /* has_lost: of which on_durable was not told */
     char failure[DEFINITIONS_TEXT_SIZE];
     atomic_bool has_failed;
     _Atomic uint64_t submitted, durable;

@@ -124,6 +124,19 @@ field_of(struct definition *definition, size_t i)
     return (struct slice *)(void *)((char *)definition + byte_fields[i].offset);
 }
 
+/* A change is lost. It is counted, so that whoever waits for what was handed over up to now waits
+ * for ever, and the thread tells of it. */
+static void
+lose(struct definitions *definitions)
+{
+    fail(definitions, "out of memory for a change of the definitions");
+    pthread_mutex_lock(&definitions->mutex);
+    atomic_fetch_add_explicit(&definitions->submitted, 1, memory_order_release);
+    definitions->has_lost = true;
+    pthread_cond_signal(&definitions->work);
+    pthread_mutex_unlock(&definitions->mutex);
+}
+
 static uint64_t
 submit(struct definitions *definitions, enum statement statement,
        const struct definition *definition)
@@ -134,7 +147,7 @@ submit(struct definitions *definitions, enum statement statement,
         size += field_of(&from, i)->size;
     struct change *change = malloc(sizeof(*change) + size);
     if (change == NULL) {
-        fail(definitions, "out of memory for a change of the definitions");
+        lose(definitions);
         return 0;
     }
     char *at = change->bytes;
@@ -345,11 +358,12 @@ run(void *context)
     struct definitions *definitions = context;
     pthread_mutex_lock(&definitions->mutex);
     for (;;) {
-        while (definitions->first == NULL && !definitions->is_ending)
+        while (definitions->first == NULL && !definitions->has_lost && !definitions->is_ending)
             pthread_cond_wait(&definitions->work, &definitions->mutex);
         struct change *changes = definitions->first;
-        if (changes == NULL)
+        if (changes == NULL && !definitions->has_lost)
             break;
+        definitions->has_lost = false;
         definitions->first = NULL;
         definitions->last = &definitions->first;
         pthread_mutex_unlock(&definitions->mutex);

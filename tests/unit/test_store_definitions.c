@@ -1,6 +1,9 @@
 /* The definitions database: what is handed over is there at the next start, and databases of older
- * versions are brought up to date with what they hold. */
+ * versions are brought up to date with what they hold.
+ *
+ * malloc is the test's, by the linker (--wrap). */
 #include <check.h>
+#include <semaphore.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +14,17 @@
 
 static char directory[64], error[DEFINITIONS_TEXT_SIZE], seen[4096];
 static struct definitions *definitions;
+
+static bool is_out_of_memory;
+
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+
+void *
+__wrap_malloc(size_t size)
+{
+    return is_out_of_memory ? NULL : __real_malloc(size);
+}
 
 static void
 ignore(void *context)
@@ -351,6 +365,37 @@ START_TEST(a_database_from_before_policies_is_brought_up_to_date)
 }
 END_TEST
 
+static void
+wake(void *context)
+{
+    sem_post(context);
+}
+
+START_TEST(a_change_for_which_there_is_no_memory_never_counts_as_written)
+{
+    const struct definition lost = {.kind = DEFINITION_VHOST, .vhost = SLICE("lost")},
+                            next = {.kind = DEFINITION_VHOST, .vhost = SLICE("next")};
+    sem_t woken;
+    sem_init(&woken, 0, 0);
+    ck_assert_int_eq(definitions_open(&definitions, directory, error), 0);
+    ck_assert_int_eq(definitions_load(definitions, visit, NULL, error), 0);
+    ck_assert_int_eq(definitions_start(definitions, 1, wake, &woken, error), 0);
+    is_out_of_memory = true;
+    uint64_t sequence = definitions_add(definitions, &lost);
+    is_out_of_memory = false;
+    ck_assert_uint_eq(sequence, 0);
+    ck_assert(definitions_failed(definitions, NULL));
+    sem_wait(&woken); /* whoever has to end the broker, also when nothing follows */
+    ck_assert_uint_lt(definitions_durable(definitions), definitions_submitted(definitions));
+    ck_assert_uint_gt(definitions_add(definitions, &next), 1);
+    sem_wait(&woken);
+    ck_assert_uint_eq(definitions_durable(definitions), 0);
+    reopen();
+    ck_assert_ptr_null(strstr(seen, "next")); /* after what is lost, nothing is written */
+    sem_destroy(&woken);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -361,6 +406,7 @@ main(void)
 
     tcase_set_timeout(tests, 60);
     tcase_add_checked_fixture(tests, set_up, tear_down);
+    tcase_add_test(tests, a_change_for_which_there_is_no_memory_never_counts_as_written);
     tcase_add_test(tests, users_and_permissions_come_back);
     tcase_add_test(tests, adding_a_user_or_permission_again_changes_it);
     tcase_add_test(tests, what_is_removed_does_not_come_back);
