@@ -51,9 +51,10 @@ declare_rights(struct rights_list *list, const struct access_expressions *expres
                struct slice user, bool is_topic, char error[ACCESS_ERROR_MAX])
 {
     for (size_t i = 0; i < count; i++) {
-        struct rights *rights = rights_new(&expressions[i], user, is_topic, error);
-        if (rights == NULL)
-            return -EINVAL;
+        struct rights *rights;
+        int status = rights_new(&rights, &expressions[i], user, is_topic, error);
+        if (status != 0)
+            return status;
         if (rights_list_set(list, rights) != 0) {
             rights_unref(rights);
             return access_no_memory(error);

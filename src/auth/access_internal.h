@@ -116,9 +116,10 @@ void access_tell_deleted(struct access *access, const struct access_user *user);
 /* --- Rights (access_rights.c) ----------------------------------------------------------------- */
 
 /* Compiles. For a topic permission, {username} and {vhost} in the expressions become the names,
- * which then stand for themselves. NULL with the text. */
-struct rights *rights_new(const struct access_expressions *expressions, struct slice user,
-                          bool is_topic, char error[ACCESS_ERROR_MAX]);
+ * which then stand for themselves. *out is the caller's. With the text: -EINVAL, one is no
+ * expression; -ENOMEM. */
+MUST_CHECK int rights_new(struct rights **out, const struct access_expressions *expressions,
+                          struct slice user, bool is_topic, char error[ACCESS_ERROR_MAX]);
 void rights_unref(struct rights *rights);
 
 /* NULL: none. */

@@ -23,9 +23,8 @@ set_rights(struct access *access, struct slice name, const struct access_express
     struct rights *rights = NULL;
     if (entry == NULL)
         goto out;
-    status = -EINVAL;
-    rights = rights_new(&wanted, name, is_topic, error);
-    if (rights == NULL)
+    status = rights_new(&rights, &wanted, name, is_topic, error);
+    if (status != 0)
         goto out;
     status = -ENOMEM;
     user = access_user_copy(entry->user, entry->user->password_hash, entry->user->tags);

@@ -73,17 +73,16 @@ compile(struct slice text, struct slice user, struct slice vhost, bool is_topic,
     return pattern;
 }
 
-struct rights *
-rights_new(const struct access_expressions *expressions, struct slice user, bool is_topic,
-           char error[ACCESS_ERROR_MAX])
+int
+rights_new(struct rights **out, const struct access_expressions *expressions, struct slice user,
+           bool is_topic, char error[ACCESS_ERROR_MAX])
 {
     size_t size = expressions->vhost.size + expressions->exchange.size;
     for (int i = 0; i < ACCESS_PERMISSIONS; i++)
         size += expressions->texts[i].size;
     struct rights *rights = calloc(1, sizeof(*rights) + size);
-    snprintf(error, ACCESS_ERROR_MAX, "out of memory");
     if (rights == NULL)
-        return NULL;
+        return access_no_memory(error);
     char *at = rights->bytes;
     rights->references = 1;
     rights->texts.vhost = slice_keep(&at, expressions->vhost);
@@ -99,9 +98,10 @@ rights_new(const struct access_expressions *expressions, struct slice user, bool
                  expressions->texts[i].size > 200 ? 200 : (int)expressions->texts[i].size,
                  expressions->texts[i].data, permission_names[i], SLICE_ARGS(user), reason);
         rights_unref(rights);
-        return NULL;
+        return strcmp(reason, PATTERN_NO_MEMORY) == 0 ? -ENOMEM : -EINVAL;
     }
-    return rights;
+    *out = rights;
+    return 0;
 }
 
 void
