@@ -25,6 +25,9 @@ struct admin {
     struct sockaddr_un address;
 };
 
+/* How often there was no memory for JSON. */
+static _Atomic unsigned json_failures;
+
 /* A request that is coming in. */
 struct incoming {
     struct buffer body;
@@ -35,15 +38,29 @@ struct incoming {
 
 /* --- Answering -------------------------------------------------------------------------------- */
 
+/* NULL: there was no memory for all of it, which the library does not always notice. */
+static char *
+print_json(const json_t *json)
+{
+    const unsigned failures = json_failures;
+    char *text = json_dumps(json, JSON_COMPACT | JSON_ENCODE_ANY);
+    if (json_failures == failures)
+        return text;
+    free(text);
+    return NULL;
+}
+
 static enum MHD_Result
 send_reply(struct MHD_Connection *connection, struct admin_reply *reply)
 {
     char *text = (char *)reply->text.data;
     size_t size = reply->text.size;
     if (reply->json != NULL) {
-        text = json_dumps(reply->json, JSON_COMPACT | JSON_ENCODE_ANY);
+        text = print_json(reply->json);
         size = text != NULL ? strlen(text) : 0;
         json_decref(reply->json);
+        if (text == NULL && reply->status == HTTP_OK)
+            reply->status = HTTP_INTERNAL_SERVER_ERROR;
     }
     struct MHD_Response *response =
         MHD_create_response_from_buffer(size, text, MHD_RESPMEM_MUST_FREE);
@@ -160,6 +177,7 @@ respond(const struct admin *admin, struct MHD_Connection *connection,
     struct admin_path path;
     struct admin_reply reply = {.status = HTTP_INTERNAL_SERVER_ERROR};
     struct asked asked;
+    const unsigned failures = json_failures;
     int status = admin_path_parse(&path, slice_from(url));
     if (incoming->is_too_large)
         admin_refuse(&reply, HTTP_CONTENT_TOO_LARGE, "the body is larger than %d bytes",
@@ -174,6 +192,10 @@ respond(const struct admin *admin, struct MHD_Connection *connection,
                      (int)COLUMNS_MAX);
     else
         answer(admin, incoming, method, &path, &asked, &reply);
+    /* A body that seems to be no JSON, a list in which some are missing, a text that was cut:
+     * without memory, JSON is made and read wrongly in many places. */
+    if (json_failures != failures)
+        admin_refuse(&reply, HTTP_INTERNAL_SERVER_ERROR, "out of memory");
     if (is_change(method)) {
         settle(admin, &reply);
         tell(method, url, incoming->uid, reply.status);
@@ -264,6 +286,14 @@ leave_escaped(void *context, struct MHD_Connection *connection, char *text)
     return strlen(text);
 }
 
+static void *
+json_malloc(size_t size)
+{
+    void *memory = malloc(size);
+    json_failures += memory == NULL;
+    return memory;
+}
+
 /* JSON has passwords in it. */
 static void
 free_wiped(void *memory)
@@ -304,7 +334,7 @@ admin_open(struct admin **out, const struct admin_subject *subject, char error[A
     if (admin == NULL)
         return -1;
     admin->subject = *subject;
-    json_set_alloc_funcs(malloc, free_wiped);
+    json_set_alloc_funcs(json_malloc, free_wiped);
     int fd = -1;
     if (socket_path(&admin->address, settings->data_dir, settings->admin.socket, error,
                     ADMIN_ERROR_MAX)

@@ -180,10 +180,17 @@ compare_rows(const void *a, const void *b)
     return order != 0 ? order : admin_compare(first->name, second->name);
 }
 
+struct printing {
+    struct buffer *text;
+    bool is_out_of_memory; /* the library does not always tell */
+};
+
 static int
 append(const char *text, size_t size, void *context)
 {
-    return buffer_append(context, text, size);
+    struct printing *printing = context;
+    printing->is_out_of_memory |= buffer_append(printing->text, text, size) != 0;
+    return printing->is_out_of_memory ? -1 : 0;
 }
 
 static int
@@ -192,9 +199,10 @@ append_row(const struct listing *listing, size_t index, uint64_t wanted, struct 
     json_t *object = json_of_row(listing->form, listing->rows[index], wanted);
     if (object == NULL)
         return -ENOMEM;
-    int status = json_dump_callback(object, append, text, JSON_COMPACT);
+    struct printing printing = {.text = text};
+    int status = json_dump_callback(object, append, &printing, JSON_COMPACT);
     json_decref(object);
-    return status == 0 ? 0 : -ENOMEM;
+    return status == 0 && !printing.is_out_of_memory ? 0 : -ENOMEM;
 }
 
 static int
