@@ -59,7 +59,8 @@ class Whippetd(harness.Whippetd):
 
     def __init__(self, path, threads, config, descriptors, environment):
         super().__init__(path, threads, config)
-        self.descriptors, self.is_sanitized = descriptors, is_sanitized(path)
+        self.threads, self.descriptors = threads, descriptors
+        self.is_sanitized = is_sanitized(path)
         self.log_name = os.path.join(self.folder.name, "log")
         self.environment = os.environ | (environment(self.folder.name) if environment else {})
 
