@@ -81,10 +81,11 @@ check_list(const struct settings *settings, bool is_operator, struct config_erro
         struct amqp_table_builder builder;
         struct policy_declaration declaration;
         amqp_table_builder_init(&builder);
-        snprintf(error, sizeof(error), "out of memory");
         int status = declare(&policies[i], is_operator, &builder, &declaration, error);
         if (status == 0)
             status = policy_check(&declaration, error);
+        if (status == -ENOMEM)
+            snprintf(error, sizeof(error), "out of memory");
         if (status == 0 && is_twice(policies, i)) {
             snprintf(error, sizeof(error), "the vhost has two policies of this name");
             status = -EINVAL;

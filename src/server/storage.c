@@ -231,9 +231,10 @@ open_log(struct storage *storage, const char *directory, char error[STORAGE_TEXT
 }
 
 static int
-give_journals(struct storage *storage)
+give_journals(struct storage *storage, char error[STORAGE_TEXT_SIZE])
 {
     struct server *server = storage->server;
+    snprintf(error, STORAGE_TEXT_SIZE, "out of memory");
     storage->shards = calloc(server->worker_count, sizeof(*storage->shards));
     if (storage->shards == NULL)
         return -ENOMEM;
@@ -262,9 +263,10 @@ storage_open(struct storage **out, struct server *server, const char *directory,
     if (make_directory(directory, error) != 0)
         return -1;
     struct storage *storage = calloc(1, sizeof(*storage));
-    snprintf(error, STORAGE_TEXT_SIZE, "out of memory");
-    if (storage == NULL)
+    if (storage == NULL) {
+        snprintf(error, STORAGE_TEXT_SIZE, "out of memory");
         return -1;
+    }
     storage->server = server;
     storage->disk_free_low = disk_free_low;
     map_init(&storage->queues, storage_record_key);
@@ -277,7 +279,7 @@ storage_open(struct storage **out, struct server *server, const char *directory,
     storage->has_had_users = definitions_has_had_users(storage->definitions);
     catalogue_queue_ids_used(catalogue, definitions_highest_queue_id(storage->definitions));
     if (definitions_load(storage->definitions, storage_restore_definition, storage, error) != 0
-        || open_log(storage, directory, error) != 0 || give_journals(storage) != 0
+        || open_log(storage, directory, error) != 0 || give_journals(storage, error) != 0
         || definitions_start(storage->definitions, log_identity(storage->log),
                              definitions_became_durable, storage, error)
                != 0)
@@ -285,8 +287,10 @@ storage_open(struct storage **out, struct server *server, const char *directory,
     map_fini(&storage->queues);
     catalogue_observe(catalogue, (struct catalogue_observer){on_change, storage});
     access_observe(server->access, (struct access_observer){on_access_change, storage});
-    if (!storage->has_vhost && catalogue_vhost_add(catalogue, SLICE("/")) != 0)
+    if (!storage->has_vhost && catalogue_vhost_add(catalogue, SLICE("/")) != 0) {
+        snprintf(error, STORAGE_TEXT_SIZE, "out of memory");
         goto failed;
+    }
     if (storage->restored > 0)
         log_info("messages restored", LOG_UINT("count", storage->restored));
     server->pressure.log = storage->log;
