@@ -1,18 +1,21 @@
 """Memory runs out: each allocation of the broker fails once, wherever a client, an operator or the start
 asks for it. The client that asked may lose its connection; nothing that was promised is lost, nobody waits
 for ever, and what failed is given back. (tests/unit/test_broker_memory.c does so with the core alone.)"""
+import base64
 import ctypes
+import hashlib
 import http.client
 import json
 import mmap
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 
 from attack import attack
-from client import ChannelClosed, Connection, ConnectionClosed, Failure
+from client import ChannelClosed, Connection, ConnectionClosed, Failure, check_equal
 from harness import Skip
 
 CONTROL = "memory"
@@ -20,6 +23,7 @@ PROGRAM = os.path.join("tests", "attack", "whippetd-short-of-memory")
 PATIENCE = 20.0  # seconds for which an answer may be owed
 ALLOCATIONS_MAX = 20_000  # of one scene: more is a scene without an end
 LOOK_EVERY = 25  # failures
+TRIES = 3  # before it is a leak
 LEFT_MAX = 15  # allocations that may be left of so many: pools and tables that have grown
 
 
@@ -32,8 +36,7 @@ ENDINGS = {'action="the broker ends"': 1,
 class Memory(ctypes.Structure):
     """What short_of_memory.c has in the file."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("succeed", "fail", "failures", "live", "spares_sqlite",
-                                            "where")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("succeed", "fail", "failures", "live", "spares", "where")]
 
     def fail_after(self, succeed, fail=1):
         """So many allocations succeed, and then so many do not."""
@@ -87,7 +90,7 @@ class Scene:
         self.confirmed, self.endings, self.live = [], 0, None
         self.given_away = self.plays = 0
 
-    SPARES_SQLITE = 1  # each of its failures ends the broker, which takes time
+    SPARES = 1  # SQLite: each of its failures ends the broker, which takes time
     PLAYS_TO_GROW = 150  # after so many, pools and tables hardly grow
 
     def sweep(self, play, clean):
@@ -99,11 +102,11 @@ class Scene:
             clean()
         self.plays = self.PLAYS_TO_GROW
         self.begin_to_look()
-        self.memory.spares_sqlite = self.SPARES_SQLITE
+        self.memory.spares = self.SPARES
         for count in range(ALLOCATIONS_MAX):
             has_failed = self.play_without(count, play, clean)
             if (count + 1) % LOOK_EVERY == 0 or not has_failed:
-                self.look(count)
+                self.look(count, play, clean)
             if not has_failed:
                 self.s.say(f"{count} allocations failed; at {self.endings} of them the broker ended, "
                            "and said so")
@@ -142,7 +145,7 @@ class Scene:
         before, self.live = self.live, self.held()
         return self.live == before
 
-    def look(self, count):
+    def look(self, count, play, clean):
         """At what is left of all that has failed since the last look. Several threads have pools of
         their own, which grow at any time: what they leak, only a sanitizer sees."""
         if self.plays < self.PLAYS_TO_GROW or self.s.whippetd.threads > 1:
@@ -150,13 +153,23 @@ class Scene:
         if self.live is None:
             self.begin_to_look()
             return
+        for _ in range(TRIES):
+            if (left := self.left()) <= LEFT_MAX:
+                return
+            for again in range(max(0, count - LOOK_EVERY + 1), count + 1):
+                self.play_without(again, play, clean)  # a pool grows once, a leak every time
+            if self.live is None:
+                return
+        raise Failure(f"{left} allocations are left of the last {LOOK_EVERY} before {count}")
+
+    def left(self):
         self.take_kept()
         try:  # clients have just gone
-            self.s.until("", lambda: self.held() - self.live <= LEFT_MAX, seconds=5)
+            self.s.until("", lambda: self.held() - self.live <= LEFT_MAX, seconds=2)
         except Failure:
-            raise Failure(f"{self.held() - self.live} allocations are left of the last "
-                          f"{LOOK_EVERY} before {count}") from None
-        self.live = self.held()
+            pass
+        left, self.live = self.held() - self.live, self.held()
+        return left
 
     def take_kept(self):
         """What is kept is there and is taken, so that it counts for nothing."""
@@ -292,7 +305,7 @@ def each_allocation_of_a_session_fails(s):
 class Definitions(Scene):
     """What is declared is written down, or is not answered."""
 
-    SPARES_SQLITE, PLAYS_TO_GROW = 0, 30
+    SPARES, PLAYS_TO_GROW = 0, 30
 
     def play(self):
         self.is_declared = self.is_bound = False
@@ -426,3 +439,101 @@ def each_allocation_of_the_administration_fails(s):
         scene.made.append(path)
     s.restart(kill=True)
     scene.looks()
+
+
+# With a salt of its own, the hash of a password would be another one at each start.
+GUEST = base64.b64encode(b"salt" + hashlib.sha256(b"saltguest").digest()).decode()
+SETTINGS = f"""
+users:
+  - name: guest
+    password_hash: {GUEST}
+    permissions: [{{vhost: /, configure: ".*", write: ".*", read: ".*"}}]
+    topic_permissions: [{{vhost: /, exchange: amq.topic, write: ".*", read: ".*"}}]
+  - {{name: other, password_hash: {HASH}, tags: [monitoring]}}
+vhosts: [{{name: other}}]
+policies:
+  - {{name: p, vhost: /, pattern: ^many, apply_to: queues, definition: {{max-length: 100}}}}
+"""
+ENDLESS = 1 << 40
+OF_ALL = 40  # failures of all allocations that there are, beside those of the broker's own code
+
+
+class Start(Operator):
+    """A start with an allocation that fails: it says so and ends, or all is there."""
+
+    def set_up(self):
+        channel = self.connect().channel()
+        channel.select()
+        for n in range(5):
+            channel.declare(f"many-{n}", durable=True, arguments={"x-max-priority": n + 1})
+            channel.bind(f"many-{n}", "amq.topic", f"{n}.#", arguments={"a": "b"})
+            channel.publish_all(f"many-{n}", [f"message {number}" for number in range(20)],
+                                delivery_mode=2)
+        channel.publish("0.1.2", "m" * 100_000, exchange="amq.topic", delivery_mode=2)
+        channel.declare_exchange("x", "topic", durable=True)
+        channel.call("exchange.bind", source="amq.topic", destination="x", routing_key="#")
+        channel.all_confirmed(101)
+        self.drop()
+        for path, body in (("vhosts/v", {}), ("users/u", {"password_hash": HASH, "tags": "a"}),
+                           ("permissions/v/u", {"configure": "a", "write": "b", "read": "c"}),
+                           ("policies/v/q", {"pattern": "a", "definition": {"max-length": 7}})):
+            self.ask("PUT", path, body)
+        self.s.restart(kill=True)
+        self.wanted = self.snapshot()
+
+    def snapshot(self):
+        return {what: self.ask("GET", what) for what in (
+            "vhosts", "users", "permissions", "topic-permissions", "policies", "queues", "exchanges")}
+
+    def bodies(self):
+        channel = self.connect().channel()
+        found = [channel.get(f"many-{n}").body for n in range(5) for _ in range(20)]
+        check_equal("message", channel.get("many-0").body, b"m" * 100_000)
+        channel.publish("4.a", "bound", exchange="amq.topic")
+        channel.got("many-4", "bound")
+        return found
+
+    def starts(self, succeed, spares):
+        """-> whether an allocation failed"""
+        self.s.whippetd.kill()
+        self.memory.spares = spares
+        self.memory.fail_after(succeed)
+        said = len(self.s.log())
+        self.s.whippetd.spawn()
+        try:
+            self.s.address = self.s.whippetd._address()
+        except Failure:
+            status = self.s.whippetd.process.wait(PATIENCE)
+            words = self.s.log()[said:]
+            # Reading the configuration, what is short of memory counts as what is wrong with it.
+            if status not in (*ENDINGS.values(), os.EX_CONFIG) or "memory" not in words:
+                raise Failure(f"the start ended with status {status} and the words {words!r}: allocation "
+                              f"{succeed} had failed: {where(self.s, self.memory)}") from None
+            self.refused += 1
+            return True
+        has_failed = self.memory.rest()
+        for what, found in self.snapshot().items():
+            if found != self.wanted[what]:
+                raise Failure(f"{what} are {found}, not {self.wanted[what]}: allocation {succeed} had "
+                              f"failed: {where(self.s, self.memory)}")
+        return has_failed
+
+
+@attack(bystander=None, environment=short_of_memory, config=SETTINGS)
+def each_allocation_of_a_start_fails(s):
+    scene = Start(s, other_program(s))
+    scene.set_up()
+    scene.refused, own = 0, 0
+    while scene.starts(own, spares=2):
+        own += 1
+    scene.memory.spares, scene.memory.succeed = 0, ENDLESS
+    s.restart(kill=True)
+    count = ENDLESS - scene.memory.succeed
+    for number in random.sample(range(count), OF_ALL):
+        scene.starts(number, spares=0)
+    s.say(f"{own} allocations failed, and {OF_ALL} of {count} with those of libraries: "
+          f"{scene.refused} starts said so and ended")
+    scene.memory.rest()
+    s.restart(kill=True)
+    check_equal("all that there was", scene.snapshot(), scene.wanted)
+    check_equal("messages", scene.bodies(), [b"message %d" % n for _ in range(5) for n in range(20)])

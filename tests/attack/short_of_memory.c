@@ -21,9 +21,9 @@ struct control {
     _Atomic int64_t succeed; /* so many allocations, then `fail` of them do not; negative: all do */
     _Atomic int64_t fail;
     _Atomic int64_t failures;
-    _Atomic int64_t live;          /* allocations of the broker's own code that were not freed */
-    _Atomic int64_t spares_sqlite; /* whose allocations do not count */
-    _Atomic int64_t where; /* the place in the code whose allocation failed last, from `main` on */
+    _Atomic int64_t live;   /* allocations of the broker's own code that were not freed */
+    _Atomic int64_t spares; /* 1: those of SQLite do not count, 2: nor do those of OpenSSL */
+    _Atomic int64_t where;  /* the place in the code whose allocation failed last, from `main` on */
 };
 
 static struct control none = {.succeed = -1};
@@ -111,7 +111,7 @@ __wrap_free(void *memory)
 static bool
 sqlite_fails(void *caller)
 {
-    return control->spares_sqlite == 0 && fails(caller);
+    return control->spares == 0 && fails(caller);
 }
 
 static void *
@@ -151,18 +151,24 @@ sqlite_end(void *context)
     (void)context;
 }
 
+static bool
+openssl_fails(void *caller)
+{
+    return control->spares < 2 && fails(caller);
+}
+
 static void *
 openssl_malloc(size_t size, const char *file, int line)
 {
     (void)file, (void)line;
-    return size == 0 || fails(__builtin_return_address(0)) ? NULL : __real_malloc(size);
+    return size == 0 || openssl_fails(__builtin_return_address(0)) ? NULL : __real_malloc(size);
 }
 
 static void *
 openssl_realloc(void *old, size_t size, const char *file, int line)
 {
     (void)file, (void)line;
-    return fails(__builtin_return_address(0)) ? NULL : __real_realloc(old, size);
+    return openssl_fails(__builtin_return_address(0)) ? NULL : __real_realloc(old, size);
 }
 
 static void
