@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "session/channel.h"
 #include "session/permission.h"
+#include "store/log.h"
 
 enum {
     CONTENT_MAX = 512 * 1024 * 1024, /* of a body, whatever is configured */
@@ -382,6 +383,20 @@ send_replies(struct channel *channel, struct message *message, const struct slic
     return sent;
 }
 
+/* A duplicate goes nowhere because the broker has the message already, which is as good as the disk
+ * is with that. So its publisher waits for what was handed to the log before, by whichever thread.
+ * Returns whether there is something to wait for. */
+static bool
+awaits_first_copy(struct channel *channel, const struct route *route)
+{
+    struct log_writer *writer = channel->connection->host->log_writer;
+    if (LIKELY(!route->is_duplicate) || writer == NULL || channel->mode == CHANNEL_PLAIN)
+        return false;
+    if (log_fence(writer) != 0)
+        connection_break(channel->connection, "out of memory");
+    return true;
+}
+
 int
 publish_message(struct channel *channel, struct message *message,
                 const struct amqp_properties *properties, bool mandatory, struct amqp_error *error)
@@ -405,10 +420,10 @@ publish_message(struct channel *channel, struct message *message,
     }
     if (UNLIKELY(mandatory && route->count == 0 && replies == 0 && !route->is_duplicate))
         send_return(channel, message, AMQP_REPLY_NO_ROUTE, "NO_ROUTE");
-    bool is_kept = shard_keeps(shard, route, message);
+    bool awaits_disk = shard_keeps(shard, route, message) || awaits_first_copy(channel, route);
     uint64_t number = 0;
     if (channel->mode == CHANNEL_CONFIRMS) {
-        number = confirms_add(&channel->confirms, route->may_reject_count, is_kept);
+        number = confirms_add(&channel->confirms, route->may_reject_count, awaits_disk);
         if (number == 0)
             connection_break(connection, "out of memory");
         if (!list_is_linked(&channel->confirm_link))
@@ -416,10 +431,10 @@ publish_message(struct channel *channel, struct message *message,
         connection_dirty(connection);
     } else if (channel->mode == CHANNEL_TRANSACTIONAL) {
         transaction_expects(channel, route->may_reject_count);
-        if (is_kept)
+        if (awaits_disk)
             transaction_writes(channel);
     }
-    if (is_kept && channel->mode == CHANNEL_CONFIRMS && !list_is_linked(&channel->written_link))
+    if (awaits_disk && channel->mode == CHANNEL_CONFIRMS && !list_is_linked(&channel->written_link))
         list_push_back(&connection->host->written, &channel->written_link);
     /* Without confirms nobody asks; and an answer that came during a later transaction would count
      * there. */

@@ -2,6 +2,7 @@
 import errno
 import glob
 import os
+import select
 import sqlite3
 import struct
 import subprocess
@@ -9,6 +10,9 @@ import subprocess
 import preload
 from client import ConnectionClosed, Failure, check_equal
 from harness import Skip, TIME_LIMIT, scenario
+
+# In which an answer that does not wait for the disk would have come.
+LONG_ENOUGH_S = 0.5
 
 IN_OWN_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
 
@@ -144,6 +148,48 @@ def a_commit_of_rejects_is_answered_when_the_dead_letters_are_on_disk(s):
     channel.got(dead, "first")
     for name in queue, dead:
         check_equal("left", channel.declare(name, passive=True).message_count, 0)
+
+
+def publish_twice_while_nothing_is_synced(s, mode):
+    """The same to a deduplicating exchange on two channels, the second in that mode -> the disk that
+    nothing has reached, the second channel, the queue."""
+    disk = SlowDisk(s)
+    first, second = s.channel(), s.channel()
+    queue = s.queue(first, durable=True)
+    exchange = s.exchange(first, "x-message-deduplication", durable=True,
+                          arguments={"x-cache-size": 10})
+    first.bind(queue, exchange, "k")
+    second.call(mode)
+    disk.hold()
+    for channel in first, second:
+        channel.publish("k", "once", exchange=exchange, delivery_mode=2,
+                        headers={"x-deduplication-header": "one"})
+        channel.sync()
+    return disk, second, queue
+
+
+@scenario(restarts=True)
+def a_duplicate_is_confirmed_when_the_message_is_on_disk(s):
+    disk, second, queue = publish_twice_while_nothing_is_synced(s, "confirm.select")
+    second.sync()  # the answer to the first may overtake a confirm
+    if second.connection.inbox(second.number):
+        raise Failure(f"got {second.next()} before the message was on disk")
+    disk.let_go()
+    second.expect("basic.ack")
+    start_as_before(s, disk.length)
+    s.channel().got(queue, "once")
+
+
+@scenario(restarts=True)
+def a_commit_of_a_duplicate_is_answered_when_the_message_is_on_disk(s):
+    disk, second, queue = publish_twice_while_nothing_is_synced(s, "tx.select")
+    second.say("tx.commit")
+    if select.select([second.connection.socket], [], [], LONG_ENOUGH_S)[0]:
+        raise Failure(f"got {second.next()} before the message was on disk")
+    disk.let_go()
+    second.expect("tx.commit-ok")
+    start_as_before(s, disk.length)
+    s.channel().got(queue, "once")
 
 
 @scenario(restarts=True)
