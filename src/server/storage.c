@@ -280,6 +280,7 @@ storage_open(struct storage **out, struct server *server, const char *directory,
     catalogue_queue_ids_used(catalogue, definitions_highest_queue_id(storage->definitions));
     if (definitions_load(storage->definitions, storage_restore_definition, storage, error) != 0
         || open_log(storage, directory, error) != 0 || give_journals(storage, error) != 0
+        || storage_restore_late(storage, error) != 0
         || definitions_start(storage->definitions, log_identity(storage->log),
                              definitions_became_durable, storage, error)
                != 0)
@@ -327,6 +328,7 @@ storage_close(struct storage *storage)
     if (storage->definitions != NULL)
         definitions_close(storage->definitions, is_whole);
     map_fini(&storage->queues);
+    free(storage->late);
     pthread_cond_destroy(&storage->became_durable);
     pthread_mutex_destroy(&storage->durable_lock);
     free(storage->shards);

@@ -26,7 +26,9 @@ struct storage {
     struct definitions *definitions;
     struct log *log;
     struct shard_storage *shards;
-    struct map queues; /* of records by id, while restoring */
+    struct map queues;         /* of records by id, while restoring */
+    struct late_message *late; /* what is restored when the log can be read */
+    size_t late_count, late_capacity;
     uint32_t next_shard;
     uint64_t restored;
     uint64_t disk_free_low;
@@ -51,5 +53,9 @@ int storage_restore_definition(void *context, const struct definition *definitio
 bool storage_queue_exists(void *context, uint64_t queue_id);
 void storage_name_queue(void *context, uint64_t queue_id, char name[LOG_QUEUE_NAME_SIZE]);
 int storage_restore_message(void *context, const struct log_message *message);
+
+/* The messages of queues that deduplicate, which look into each that they get. With the log open
+ * and the journals given. -ENOMEM with the text. */
+MUST_CHECK int storage_restore_late(struct storage *storage, char error[STORAGE_TEXT_SIZE]);
 
 #endif

@@ -212,6 +212,50 @@ storage_name_queue(void *context, uint64_t queue_id, char name[LOG_QUEUE_NAME_SI
                  SLICE_ARGS(vhost_name(record->vhost)));
 }
 
+/* A message that waits until the log can be read. */
+struct late_message {
+    const struct queue_record *record;
+    struct restored_message message;
+};
+
+static int
+restore_late(struct storage *storage, const struct queue_record *record,
+             const struct restored_message *message)
+{
+    if (storage->late_count == storage->late_capacity) {
+        size_t capacity = storage->late_capacity == 0 ? 64 : 2 * storage->late_capacity;
+        struct late_message *grown = realloc(storage->late, capacity * sizeof(*grown));
+        if (grown == NULL)
+            return -ENOMEM;
+        storage->late = grown;
+        storage->late_capacity = capacity;
+    }
+    storage->late[storage->late_count++] = (struct late_message){record, *message};
+    return 0;
+}
+
+static int
+restore(const struct storage *storage, const struct queue_record *record,
+        const struct restored_message *message)
+{
+    struct shard *shard = storage->server->broker->shards[record->queue.shard];
+    return queue_restore(ref_table_find(&shard->queues, record->queue), message);
+}
+
+int
+storage_restore_late(struct storage *storage, char error[STORAGE_TEXT_SIZE])
+{
+    int status = 0;
+    for (size_t i = 0; i < storage->late_count && status == 0; i++)
+        status = restore(storage, storage->late[i].record, &storage->late[i].message);
+    free(storage->late);
+    storage->late = NULL;
+    storage->late_count = storage->late_capacity = 0;
+    if (status != 0)
+        snprintf(error, STORAGE_TEXT_SIZE, "restoring messages: %s", strerror(-status));
+    return status;
+}
+
 int
 storage_restore_message(void *context, const struct log_message *message)
 {
@@ -235,12 +279,12 @@ storage_restore_message(void *context, const struct log_message *message)
         struct queue_record *record = record_of(storage, message->queues[i].queue_id);
         if (record == NULL)
             continue;
-        struct shard *shard = storage->server->broker->shards[record->queue.shard];
         uint32_t count = message->queues[i].delivery_count;
         restored.delivery_count = count > UINT16_MAX ? UINT16_MAX : (uint16_t)count;
         /* After a crash nobody knows who has seen what, also when more restarts follow. */
         restored.is_redelivered = !was_clean || count > 0 || message->id <= seen;
-        int status = queue_restore(ref_table_find(&shard->queues, record->queue), &restored);
+        int status = record->options.deduplicates ? restore_late(storage, record, &restored)
+                                                  : restore(storage, record, &restored);
         if (status != 0)
             return status;
         storage->restored++;

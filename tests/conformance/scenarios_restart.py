@@ -337,6 +337,33 @@ def every_kind_of_exchange_and_queue_is_there_as_it_was_declared(s):
                             queue=name, durable=True, arguments={**arguments, "x-expires": 60000})
 
 
+def a_deduplicating_queue_knows_its_messages_after_a_restart(s, kill):
+    channel = s.channel()
+    queue = s.queue(channel, durable=True, arguments={"x-message-deduplication": True})
+    channel.select()
+    for body in "first", "second":
+        channel.publish_confirmed(queue, body, delivery_mode=2,
+                                  headers={"x-deduplication-header": body})
+    channel.publish_confirmed(queue, "without", delivery_mode=2)
+    s.restart(kill=kill)
+    channel = s.channel()
+    channel.select()
+    channel.publish_confirmed(queue, "duplicate", delivery_mode=2,
+                              headers={"x-deduplication-header": "first"})
+    for body in "first", "second", "without":
+        channel.got(queue, body)
+    check_equal("left", channel.counts(queue)[0], 0)
+    channel.publish_confirmed(queue, "anew", delivery_mode=2,
+                              headers={"x-deduplication-header": "first"})
+    channel.got(queue, "anew")
+
+
+for kill in True, False:
+    add(f"a_deduplicating_queue_knows_its_messages_after_{'a_kill' if kill else 'an_orderly_end'}",
+        lambda s, kill=kill: a_deduplicating_queue_knows_its_messages_after_a_restart(s, kill),
+        restarts=True)
+
+
 @scenario(restarts=True)
 def a_quorum_queue_keeps_transient_messages_too(s):
     channel, exchange = s.channel(), s.exchange_name()
