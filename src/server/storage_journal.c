@@ -107,13 +107,11 @@ journal_read(void *context, uint64_t message_id)
 {
     struct shard_storage *shard = context;
     struct log_content content;
-    char text[LOG_TEXT_SIZE];
-    int status = log_read(shard->storage->log, message_id, &content, text);
-    if (status == -ENOENT) {
-        /* Staged in this turn and not handed over: it is now. */
-        log_submit(shard->writer);
+    char text[LOG_TEXT_SIZE] = "out of memory";
+    /* What this turn has staged is handed over at its end, all together. */
+    int status = log_read_staged(shard->writer, message_id, &content);
+    if (status == -ENOENT)
         status = log_read(shard->storage->log, message_id, &content, text);
-    }
     if (status != 0) {
         log_error("reading a message failed", LOG_UINT("message", message_id),
                   LOG_STR("reason", text));

@@ -165,6 +165,11 @@ struct log_content {
 MUST_CHECK int log_read(struct log *log, uint64_t id, struct log_content *content,
                         char error[LOG_TEXT_SIZE]);
 
+/* The same of a message that is staged in this writer and not submitted; its own thread only.
+ * -ENOENT: there is no such message; -ENOMEM. */
+MUST_CHECK int log_read_staged(const struct log_writer *writer, uint64_t id,
+                               struct log_content *content);
+
 /* Whether a write or a sync has failed. From then on nothing becomes durable: the broker says the
  * text and stops. `text` may be NULL. */
 bool log_failed(struct log *log, char text[LOG_TEXT_SIZE]);

@@ -109,6 +109,34 @@ find_staged(const struct batch *batch, uint64_t id)
                                                                         : NULL;
 }
 
+/* 1: copied out of the batch; 0: it is not in there; -ENOMEM. */
+static int
+read_from_batch(const struct batch *batch, uint64_t id, struct log_content *content)
+{
+    const struct staged_publish *staged = find_staged(batch, id);
+    if (staged == NULL)
+        return 0;
+    const char *bytes = batch->bytes + staged->offset;
+    struct record_header header = {
+        .length = staged->length,
+        .pieces = (uint8_t)bytes[10],
+        .flags = (uint8_t)bytes[11],
+        .count = get_u32(bytes + 12),
+    };
+    char *record = malloc(staged->length);
+    struct record_publish publish;
+    if (record == NULL)
+        return -ENOMEM;
+    memcpy(record + 4, bytes + 4, staged->length - 4); /* the check is being salted */
+    int result = record_publish_get(record, &header, &publish);
+    if (result != 0) {
+        free(record);
+        return result;
+    }
+    take_content(record, &publish, content);
+    return 1;
+}
+
 /* The same for what waits to be written. */
 static int
 read_from_batches(struct log *log, uint64_t id, struct log_content *content)
@@ -116,37 +144,19 @@ read_from_batches(struct log *log, uint64_t id, struct log_content *content)
     int result = 0;
     pthread_mutex_lock(&log->mutex);
     const struct batch *lists[] = {log->current, log->pending};
-    for (size_t i = 0; i < 2 && result == 0; i++) {
-        for (const struct batch *batch = lists[i]; batch != NULL; batch = batch->next) {
-            const struct staged_publish *staged = find_staged(batch, id);
-            if (staged == NULL)
-                continue;
-            const char *bytes = batch->bytes + staged->offset;
-            struct record_header header = {
-                .length = staged->length,
-                .pieces = (uint8_t)bytes[10],
-                .flags = (uint8_t)bytes[11],
-                .count = get_u32(bytes + 12),
-            };
-            char *record = malloc(staged->length);
-            struct record_publish publish;
-            if (record == NULL) {
-                result = -ENOMEM;
-                break;
-            }
-            memcpy(record + 4, bytes + 4, staged->length - 4); /* the check is being salted */
-            result = record_publish_get(record, &header, &publish);
-            if (result == 0) {
-                take_content(record, &publish, content);
-                result = 1;
-            } else {
-                free(record);
-            }
-            break;
-        }
-    }
+    for (size_t i = 0; i < 2 && result == 0; i++)
+        for (const struct batch *batch = lists[i]; batch != NULL && result == 0;
+             batch = batch->next)
+            result = read_from_batch(batch, id, content);
     pthread_mutex_unlock(&log->mutex);
     return result;
+}
+
+int
+log_read_staged(const struct log_writer *writer, uint64_t id, struct log_content *content)
+{
+    int result = writer->staged == NULL ? 0 : read_from_batch(writer->staged, id, content);
+    return result > 0 ? 0 : result == 0 ? -ENOENT : result;
 }
 
 int

@@ -150,6 +150,36 @@ def a_commit_of_rejects_is_answered_when_the_dead_letters_are_on_disk(s):
         check_equal("left", channel.declare(name, passive=True).message_count, 0)
 
 
+@scenario(restarts=True, config="limits: {memory: 16MiB}")
+def a_transaction_is_whole_or_not_there_though_its_messages_leave_memory(s):
+    disk = SlowDisk(s)
+    filler, channel = s.channel(), s.channel()
+    # Such a queue has its messages in memory in any case: there is not much left for others.
+    full = s.queue(filler, arguments={"x-message-deduplication": True})
+    one = s.queue(channel, durable=True, arguments={"x-max-length": 1})
+    rest = s.queue(channel, durable=True)
+    body, count = "m" * 100_000, 20_000
+    filler.publish_all(full, [body] * 135)
+    filler.select()
+    filler.publish_confirmed(rest, body, delivery_mode=2)
+    channel.call("tx.select")
+    # The second pushes the first out, which for that is read again.
+    channel.publish_all(one, ["pushed out", "stays"], delivery_mode=2)
+    channel.publish_all(rest, ["rest"] * count, delivery_mode=2)
+    channel.sync()
+    disk.hold()
+    channel.say("tx.commit")
+    while filler.counts(rest)[0] < 1 + count:
+        pass
+    select.select([channel.connection.socket], [], [], LONG_ENOUGH_S)  # what can be written, is
+    start_as_before(s, disk.length)
+    channel = s.channel()
+    there = [channel.counts(name)[0] for name in (one, rest)]
+    if there not in ([0, 1], [1, 1 + count]):
+        raise Failure(f"of a transaction of 1 and {count} messages there are {there}, with one "
+                      "that was there before")
+
+
 def publish_twice_while_nothing_is_synced(s, mode):
     """The same to a deduplicating exchange on two channels, the second in that mode -> the disk that
     nothing has reached, the second channel, the queue."""

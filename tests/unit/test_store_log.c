@@ -169,6 +169,28 @@ START_TEST(message_can_be_read_before_it_is_written)
 }
 END_TEST
 
+/* Handing over early, to read from what was handed over, would tear the turn in two. */
+START_TEST(message_can_be_read_before_its_turn_is_submitted)
+{
+    struct log_content content;
+    char error[LOG_TEXT_SIZE];
+    ck_assert_int_eq(log_read_staged(world.writer, 1, &content), -ENOENT);
+    struct model_message *first = world_publish_to(&world, 1, 300, false);
+    struct model_message *second = world_publish_to(&world, 3, 70, true);
+    ck_assert_int_eq(log_read(world.log, second->id, &content, error), -ENOENT);
+    ck_assert_int_eq(log_read_staged(world.writer, second->id, &content), 0);
+    check_content(&world, second, &content);
+    ck_assert_int_eq(log_read_staged(world.writer, first->id, &content), 0);
+    check_content(&world, first, &content);
+    ck_assert_int_eq(log_read_staged(world.writer, second->id + 1, &content), -ENOENT);
+    world_submit(&world);
+    ck_assert_int_eq(log_read_staged(world.writer, first->id, &content), -ENOENT);
+    check_body(&world, first);
+    world_work(&world);
+    check_body(&world, second);
+}
+END_TEST
+
 START_TEST(ids_ascend_and_are_not_used_again_after_a_restart)
 {
     uint64_t last = 0;
@@ -525,6 +547,7 @@ main(void)
     tcase_add_test(tests, delivery_count_survives);
     tcase_add_test(tests, transient_message_can_be_read_and_is_forgotten_at_a_restart);
     tcase_add_test(tests, message_can_be_read_before_it_is_written);
+    tcase_add_test(tests, message_can_be_read_before_its_turn_is_submitted);
     tcase_add_test(tests, ids_ascend_and_are_not_used_again_after_a_restart);
     tcase_add_test(tests, message_of_a_queue_that_is_gone_counts_as_settled);
     tcase_add_test(tests, message_larger_than_a_segment_is_kept);

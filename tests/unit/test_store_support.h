@@ -371,6 +371,22 @@ rewind_model(struct world *world, uint64_t ticket)
     world->count = kept;
 }
 
+/* Is that what was published? Frees it. */
+static inline void
+check_content(const struct world *world, const struct model_message *message,
+              const struct log_content *content)
+{
+    uint64_t mark = (uint64_t)(message - world->messages) + 77;
+    char *body = malloc(message->size + 1);
+    fill_body(body, message->size, mark);
+    REQUIRE(content->piece_count == 2);
+    REQUIRE(content->size == 8 + (size_t)message->size);
+    REQUIRE(memcmp(content->data, &mark, 8) == 0);
+    REQUIRE(memcmp(content->data + 8, body, message->size) == 0);
+    free(body);
+    free(content->data);
+}
+
 static inline void
 check_body(struct world *world, const struct model_message *message)
 {
@@ -379,15 +395,7 @@ check_body(struct world *world, const struct model_message *message)
     int result = log_read(world->log, message->id, &content, error);
     if (result != 0)
         ck_abort_msg("message %" PRIu64 " cannot be read: %s", message->id, error);
-    uint64_t mark = (uint64_t)(message - world->messages) + 77;
-    char *body = malloc(message->size + 1);
-    fill_body(body, message->size, mark);
-    REQUIRE(content.piece_count == 2);
-    REQUIRE(content.size == 8 + (size_t)message->size);
-    REQUIRE(memcmp(content.data, &mark, 8) == 0);
-    REQUIRE(memcmp(content.data + 8, body, message->size) == 0);
-    free(body);
-    free(content.data);
+    check_content(world, message, &content);
 }
 
 static inline void
