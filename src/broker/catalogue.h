@@ -138,7 +138,8 @@ struct catalogue_limits {
     uint32_t queues, exchanges, bindings, consumers; /* of a vhost */
 };
 
-/* Set before anything is in the catalogue. What recovery brings is let in, whatever the limits. */
+/* Set before the shards start. What recovery brings is let in whatever the limits: it lifts them.
+ */
 void catalogue_set_limits(struct catalogue *catalogue, const struct catalogue_limits *limits);
 const struct catalogue_limits *catalogue_limits(const struct catalogue *catalogue);
 

@@ -256,6 +256,19 @@ give_journals(struct storage *storage, char error[STORAGE_TEXT_SIZE])
     return 0;
 }
 
+/* What is in the definitions was let in once: limits that are lower by now must not keep the broker
+ * from starting. */
+static int
+load_definitions(struct storage *storage, char error[STORAGE_TEXT_SIZE])
+{
+    struct catalogue *catalogue = storage->server->broker->catalogue;
+    const struct catalogue_limits limits = *catalogue_limits(catalogue), none = {0};
+    catalogue_set_limits(catalogue, &none);
+    int status = definitions_load(storage->definitions, storage_restore_definition, storage, error);
+    catalogue_set_limits(catalogue, &limits);
+    return status;
+}
+
 int
 storage_open(struct storage **out, struct server *server, const char *directory,
              uint64_t disk_free_low, char error[STORAGE_TEXT_SIZE])
@@ -278,9 +291,8 @@ storage_open(struct storage **out, struct server *server, const char *directory,
     }
     storage->has_had_users = definitions_has_had_users(storage->definitions);
     catalogue_queue_ids_used(catalogue, definitions_highest_queue_id(storage->definitions));
-    if (definitions_load(storage->definitions, storage_restore_definition, storage, error) != 0
-        || open_log(storage, directory, error) != 0 || give_journals(storage, error) != 0
-        || storage_restore_late(storage, error) != 0
+    if (load_definitions(storage, error) != 0 || open_log(storage, directory, error) != 0
+        || give_journals(storage, error) != 0 || storage_restore_late(storage, error) != 0
         || definitions_start(storage->definitions, log_identity(storage->log),
                              definitions_became_durable, storage, error)
                != 0)

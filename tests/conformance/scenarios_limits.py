@@ -1,4 +1,5 @@
 """Limits: how many of everything there may be, and what who comes too late is told."""
+import re
 import selectors
 
 import amqp_wire as wire
@@ -99,12 +100,34 @@ def queues_of_a_vhost_are_limited(s):
     s.queue(channel)
 
 
-@scenario(config="limits: {queues_per_vhost: 1}", restarts=True)
-def queues_that_were_there_come_back_whatever_the_limit(s):
+def restart_with(s, config):
+    """With another configuration."""
+    s.stop()
+    command = s.whippetd.command
+    with open(command[command.index("--config") + 1], "w", encoding="utf-8") as file:
+        file.write(config)
+    s.address = s.whippetd.start()
+
+
+@scenario(config="limits: {}", restarts=True)
+def what_was_there_comes_back_whatever_the_limits(s):
     channel = s.channel()
-    queue = s.queue(channel, durable=True)
-    s.restart()
-    check_equal("counts", s.channel().counts(queue), (0, 0))
+    queues = [s.queue(channel, durable=True) for _ in range(2)]
+    exchanges = [s.exchange(channel, durable=True) for _ in range(2)]
+    for queue in queues:
+        for exchange in exchanges:
+            channel.bind(queue, exchange, "k")
+    restart_with(s, "limits: {queues_per_vhost: 1, exchanges_per_vhost: 1, bindings_per_vhost: 1}")
+    channel = s.channel()
+    for exchange in exchanges:
+        channel.publish("k", "m", exchange=exchange)
+    for queue in queues:
+        channel.holds(queue, 2)
+    for name, fields in (("queue.declare", {"queue": "more", "durable": True}),
+                         ("exchange.declare", {"exchange": "more", "type": "direct"}),
+                         ("queue.bind", {"queue": queues[0], "exchange": exchanges[0],
+                                         "routing_key": "more"})):
+        s.channel().refuses(name, 406, re.compile("limit"), **fields)
 
 
 @scenario(config="limits: {exchanges_per_vhost: 7}")
