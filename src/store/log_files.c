@@ -185,12 +185,35 @@ recovery_open_segments(struct recovery *recovery, const struct names *names)
     return 0;
 }
 
-bool
-names_have_segments(const struct names *names)
+/* Whether the file has ever been part of a log: then its header has a number. */
+static int
+look_whether_used(struct recovery *recovery, const char *name, bool *is_used)
 {
-    uint32_t slot;
-    for (size_t i = 0; i < names->count; i++)
+    const struct log *log = recovery->log;
+    char path[PATH_ROOM], block[SEGMENT_HEADER_SIZE];
+    struct segment_header header;
+    size_t got = 0;
+    log_path(log, path, name);
+    int file = log->files->open(log->files->context, path, FILE_READ);
+    int error = file < 0 ? file : file_read_all(log->files, file, block, sizeof(block), 0, &got);
+    if (file >= 0)
+        (void)log->files->close(log->files->context, file);
+    if (error != 0)
+        return recovery_error(recovery, error, "reading %.400s: %s", path, strerror(-error));
+    int result = segment_header_get(block, got, &header);
+    *is_used = result != -ENODATA && (result != 0 || header.number != 0);
+    return 0;
+}
+
+int
+recovery_find_used(struct recovery *recovery, const struct names *names, bool *is_found)
+{
+    int error = 0;
+    *is_found = false;
+    for (size_t i = 0; i < names->count && error == 0 && !*is_found; i++) {
+        uint32_t slot;
         if (parse_name(names->names[i], &slot))
-            return true;
-    return false;
+            error = look_whether_used(recovery, names->names[i], is_found);
+    }
+    return error;
 }

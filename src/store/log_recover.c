@@ -128,8 +128,15 @@ load_checkpoint(struct recovery *recovery, const struct names *names)
         log->log_id = recovery->checkpoint.log_id;
         return 0;
     }
-    if (error == -ENOENT && !names_have_segments(names)) {
-        /* A new log. */
+    bool is_used = true;
+    if (error == -ENOENT) {
+        int failed = recovery_find_used(recovery, names, &is_used);
+        if (failed != 0)
+            return failed;
+    }
+    if (!is_used) {
+        /* A new log, or one whose making was cut off: the first segment is there before the first
+         * checkpoint, and gets its number after it. */
         recovery->checkpoint = (struct checkpoint){.next_id = 1,
                                                    .next_sequence = 1,
                                                    .next_number = 1,

@@ -60,8 +60,9 @@ struct names {
 /* A file_visit that fills struct names. */
 int names_gather(void *context, const char *name);
 
-/* Whether one of them is a segment. */
-bool names_have_segments(const struct names *names);
+/* Whether one of them is a segment that was part of a log, and not only made for one. */
+MUST_CHECK int recovery_find_used(struct recovery *recovery, const struct names *names,
+                                  bool *is_found);
 
 /* Opens every segment file and reads its header; fills log->segments and by_number. */
 MUST_CHECK int recovery_open_segments(struct recovery *recovery, const struct names *names);

@@ -134,6 +134,33 @@ START_TEST(nothing_confirmed_is_lost_when_power_goes_at_any_call)
 }
 END_TEST
 
+/* The first start of all is cut off, and there is a second one. */
+START_TEST(a_log_that_was_not_made_in_full_is_made_anew)
+{
+    bool has_come = true;
+    for (uint64_t call = 1; has_come; call++) {
+        struct world world;
+        world_init(&world, call);
+        simulated_disk_fail_at(world.disk, call, -EIO, true);
+        int opened = world_open(&world);
+        has_come = simulated_disk_has_failed(world.disk);
+        ck_assert(opened == 0 || has_come);
+        world_close(&world);
+        simulated_disk_reboot(world.disk, (enum simulated_loss)_i);
+        ck_assert_msg(world_open(&world) == 0, "after call %" PRIu64 ": %s", call, world.error);
+        struct model_message *message = world_publish_to(&world, 1, 100, false);
+        world_submit(&world);
+        world_work(&world);
+        world_close(&world);
+        ck_assert_msg(world_open(&world) == 0, "%s", world.error);
+        ck_assert_uint_eq(world.recovered_count, 1);
+        check_body(&world, message);
+        world_fini(&world);
+        ck_assert_uint_lt(call, CALLS_MAX);
+    }
+}
+END_TEST
+
 START_TEST(nothing_confirmed_is_lost_over_many_power_losses)
 {
     for (uint64_t seed = 1; seed <= 12; seed++) {
@@ -373,6 +400,7 @@ main(void)
     tcase_set_timeout(tests, 300);
     tcase_add_loop_test(tests, nothing_confirmed_is_lost_when_power_goes_at_any_call, 0,
                         SIMULATED_LOSS_END);
+    tcase_add_loop_test(tests, a_log_that_was_not_made_in_full_is_made_anew, 0, SIMULATED_LOSS_END);
     tcase_add_loop_test(tests, nothing_confirmed_is_lost_over_many_power_losses, 0,
                         SIMULATED_LOSS_END);
     tcase_add_loop_test(tests, nothing_confirmed_is_lost_when_any_call_fails, 0, 3);
