@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "store/file.h"
 
 PRINTF_LIKE(2, 3)
 static int
@@ -115,7 +116,12 @@ privileges_make_directory(const struct identity *identity, const char *path,
         fail(error, "cannot give the data directory %s to its user: %s", path, strerror(errno));
     if (directory >= 0)
         close(directory);
-    return status;
+    if (status != 0)
+        return status;
+    int synced = file_make_directory(file_posix_ops(), path); /* it is there: into the one above */
+    if (synced != 0)
+        return fail(error, "cannot sync the directory above %s: %s", path, strerror(-synced));
+    return 0;
 }
 
 /* --- Becoming it ------------------------------------------------------------------------------ */

@@ -31,7 +31,8 @@ struct identity {
 MUST_CHECK int identity_find(struct identity *identity, const char *user, const char *group,
                              char error[PRIVILEGES_ERROR_MAX]);
 
-/* Makes the directory, if it is not there, for its user alone (0700). -1 with one line. */
+/* Makes the directory, if it is not there, for its user alone (0700), and syncs the one above it,
+ * so that it keeps its name. -1 with one line. */
 MUST_CHECK int privileges_make_directory(const struct identity *identity, const char *path,
                                          char error[PRIVILEGES_ERROR_MAX]);
 
