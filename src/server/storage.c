@@ -210,8 +210,10 @@ open_log(struct storage *storage, const char *directory, char error[STORAGE_TEXT
         snprintf(error, STORAGE_TEXT_SIZE, "the name of the data directory is too long");
         return -1;
     }
+    const uint64_t identity = definitions_log_identity(storage->definitions);
     struct log_options options = {.directory = path,
                                   .disk_free_low = storage->disk_free_low,
+                                  .identity = identity,
                                   .name_queue = storage_name_queue,
                                   .name_context = storage};
     struct log_recovery recovery = {
@@ -227,6 +229,15 @@ open_log(struct storage *storage, const char *directory, char error[STORAGE_TEXT
             "%.300s holds messages, but definitions.sqlite beside it is new: put the one back that "
             "has their queues, or move the log away",
             path);
+    /* The numbers of its queues are those of other ones here. */
+    if (status == -ESTALE)
+        snprintf(error, STORAGE_TEXT_SIZE,
+                 "%.300s is not the log that definitions.sqlite beside it belongs to: put that one "
+                 "back, or move the log away",
+                 path);
+    if (status == 0 && identity != 0 && identity != log_identity(storage->log))
+        log_warn("the message log is a new one: messages of the one before are not there",
+                 LOG_STR("path", path));
     return status;
 }
 

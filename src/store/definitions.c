@@ -212,6 +212,12 @@ definitions_see_message(struct definitions *definitions, uint64_t message_id)
         definitions->seen_message_id = message_id;
 }
 
+uint64_t
+definitions_log_identity(const struct definitions *definitions)
+{
+    return definitions->log_id;
+}
+
 bool
 definitions_are_new(const struct definitions *definitions)
 {

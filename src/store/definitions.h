@@ -71,6 +71,9 @@ MUST_CHECK int definitions_load(struct definitions *definitions,
 /* The highest queue id that was ever given, also to queues that are gone. */
 uint64_t definitions_highest_queue_id(const struct definitions *definitions);
 
+/* The identity of the log with the messages of these queues; 0: there was none yet. */
+uint64_t definitions_log_identity(const struct definitions *definitions);
+
 /* Whether there has ever been a user: else this is the first start with users. */
 bool definitions_has_had_users(const struct definitions *definitions);
 

@@ -309,6 +309,7 @@ log_make(const struct log_options *options)
         options->spare_segments != 0 ? options->spare_segments : SPARE_SEGMENTS_DEFAULT;
     atomic_init(&log->disk_free_low, options->disk_free_low);
     atomic_init(&log->rate, 0);
+    log->expected_id = options->identity;
     log->name_queue = options->name_queue;
     log->name_context = options->name_context;
     log->lock_file = -1;

@@ -43,6 +43,7 @@ struct log_options {
     uint32_t segment_size;        /* bytes; 0: 64 MiB. Larger messages get a segment of their own */
     uint32_t spare_segments;      /* kept ready, also as the reserve for a full disk; 0: 2 */
     uint64_t disk_free_low;       /* bytes of free disk below which log_disk_low() is true */
+    uint64_t identity;            /* that the log must have, unless it is new; 0: any */
     /* Writes the name of a queue for people, for messages about damage; NULL: its id will do. */
     void (*name_queue)(void *context, uint64_t queue_id, char name[LOG_QUEUE_NAME_SIZE]);
     void *name_context;
@@ -81,8 +82,8 @@ struct log_recovery {
 
 /* Opens the log in the directory, making it when that is empty. Recovers what is there, telling the
  * sink, then starts the log's thread. On failure nothing is left open and `error` says in one line
- * what was wrong and where: -EWOULDBLOCK another process has it, -ENOTSUP a newer format, -EBADMSG
- * damage (log_repair() sets it aside). */
+ * what was wrong and where: -EWOULDBLOCK another process has it, -ENOTSUP a newer format, -ESTALE
+ * it is another log than the one of that identity, -EBADMSG damage (log_repair() sets it aside). */
 MUST_CHECK int log_open(struct log **log, const struct log_options *options,
                         const struct log_recovery *recovery, char error[LOG_TEXT_SIZE]);
 

@@ -134,6 +134,7 @@ struct log {
     uint32_t spares_wanted;
     _Atomic uint64_t disk_free_low;
     uint64_t log_id;
+    uint64_t expected_id; /* or 0 */
     int lock_file;
     bool has_thread;
     pthread_t thread;

@@ -126,6 +126,10 @@ load_checkpoint(struct recovery *recovery, const struct names *names)
     int error = checkpoint_load(log->files, path, &recovery->checkpoint);
     if (error == 0) {
         log->log_id = recovery->checkpoint.log_id;
+        if (log->expected_id != 0 && log->expected_id != log->log_id)
+            return recovery_error(recovery, -ESTALE,
+                                  "%.400s is of log %016" PRIx64 ", and not of %016" PRIx64, path,
+                                  log->log_id, log->expected_id);
         return 0;
     }
     bool is_used = true;

@@ -173,6 +173,45 @@ def messages_are_not_dropped_because_the_definitions_are_missing(s):
     check_equal("messages", s.channel().counts(queue)[0], 3)
 
 
+@scenario(restarts=True)
+def messages_do_not_come_to_queues_of_other_definitions(s):
+    filled(s)
+    log, away = (os.path.join(s.whippetd.data_dir(), name) for name in ("log", "log.away"))
+    os.rename(log, away)
+    names = glob.glob(os.path.join(s.whippetd.data_dir(), "definitions.sqlite*"))
+    for name in names:
+        os.remove(name)
+    started_again(s)
+    other = s.queue(s.channel(), durable=True)  # of the same number as that with the messages
+    s.whippetd.kill()
+    own = log + ".own"
+    os.rename(log, own)
+    os.rename(away, log)
+    status, _, said = run(s)
+    check_equal("exit status", status, 1)
+    if "is not the log" not in said:
+        raise Failure(f"the broker said {said!r}")
+    shutil.rmtree(log)
+    os.rename(own, log)
+    started_again(s)
+    check_equal("messages", s.channel().counts(other)[0], 0)
+
+
+@scenario(restarts=True)
+def it_is_said_that_the_messages_are_not_there(s):
+    queue = filled(s)
+    shutil.rmtree(os.path.join(s.whippetd.data_dir(), "log"))
+    name = s.whippetd.keep_log()
+    started_again(s)
+    check_equal("messages", s.channel().counts(queue)[0], 0)
+    s.whippetd.kill()
+    with open(name, encoding="utf-8") as file:
+        said = file.read()
+    if "the message log is a new one" not in said:
+        raise Failure(f"the broker said {said!r}")
+    started_again(s)
+
+
 def ends_without(s, channel, answer):
     """The broker ends, and the client has not had that answer."""
     try:

@@ -273,6 +273,28 @@ START_TEST(message_that_no_record_can_hold_is_refused)
 }
 END_TEST
 
+/* Its queues would be taken for others that have the same numbers. */
+START_TEST(another_log_than_the_expected_is_refused_and_left_alone)
+{
+    struct log_options options = world_options(&world);
+    struct log_recovery sink = {&world, world_queue_exists, world_message, world_note};
+    struct log *other;
+    uint64_t identity = log_identity(world.log);
+    world_publish_to(&world, 1, 100, false);
+    world_submit(&world);
+    world_close(&world);
+    options.identity = identity + 1;
+    world.recovered_count = 0;
+    ck_assert_int_eq(log_open(&other, &options, &sink, world.error), -ESTALE);
+    ck_assert_uint_eq(world.recovered_count, 0);
+    ck_assert_ptr_nonnull(strstr(world.error, "/log/checkpoint"));
+    options.identity = identity;
+    ck_assert_msg(log_open(&other, &options, &sink, world.error) == 0, "%s", world.error);
+    ck_assert_uint_eq(world.recovered_count, 1);
+    log_close(other);
+}
+END_TEST
+
 START_TEST(second_opener_is_refused)
 {
     struct log_options options = world_options(&world);
@@ -552,6 +574,7 @@ main(void)
     tcase_add_test(tests, message_of_a_queue_that_is_gone_counts_as_settled);
     tcase_add_test(tests, message_larger_than_a_segment_is_kept);
     tcase_add_test(tests, message_that_no_record_can_hold_is_refused);
+    tcase_add_test(tests, another_log_than_the_expected_is_refused_and_left_alone);
     tcase_add_test(tests, second_opener_is_refused);
     tcase_add_test(tests, short_writes_are_continued);
     tcase_add_test(tests, opening_twice_without_work_changes_nothing);
