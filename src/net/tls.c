@@ -250,6 +250,12 @@ tls_context_new(struct tls_context **context_, const struct tls_options *options
         tls_context_unref(context);
         return -1;
     }
+    if (tls_bound_resumption(context) != 0) {
+        tls_context_unref(context);
+        snprintf(error, TLS_ERROR_MAX, "out of memory");
+        ERR_clear_error();
+        return -1;
+    }
     *context_ = context;
     return 0;
 }

@@ -12,7 +12,7 @@
  * A context never changes. To change anything, one makes another and gives it to new connections;
  * those that exist go on with theirs. With it go its session tickets: a client that resumes a
  * session is one that this very context has let in, with these authorities and this revocation
- * list.
+ * list, and whose certificate has not expired since.
  *
  * The library is OpenSSL 3, and no header but tls_internal.h knows it. */
 #ifndef NET_TLS_H

@@ -4,6 +4,7 @@
 
 #include <openssl/ssl.h>
 #include <stdatomic.h>
+#include <stdint.h>
 
 #include "net/tls.h"
 
@@ -18,6 +19,7 @@ struct tls_context {
     atomic_uint references;
     SSL_CTX *ssl;
     enum tls_peer_name peer_name;
+    int64_t crl_end; /* when a list of revoked certificates is out of date, in s since 1970 */
     size_t certificate_count;
     struct tls_certificate certificates[TLS_CERTIFICATES_MAX];
 };
@@ -32,6 +34,10 @@ void tls_certificate_free(struct tls_certificate *certificate);
 
 /* Why OpenSSL failed last, in its own words; empties its queue of errors. Returns out. */
 const char *tls_library_error(char *out, size_t size);
+
+/* Has sessions be resumed only as long as the certificates by which their clients came in are good.
+ * When whom to trust is set. -1: out of memory. */
+MUST_CHECK int tls_bound_resumption(struct tls_context *context);
 
 /* The user's name in a verified certificate, as stream_peer_name. */
 MUST_CHECK int tls_certificate_name(X509 *certificate, enum tls_peer_name kind,

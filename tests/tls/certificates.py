@@ -2,6 +2,7 @@
 import datetime
 import os
 import shutil
+import ssl
 import subprocess
 import tempfile
 
@@ -66,6 +67,7 @@ class Authority:
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"openssl {' '.join(arguments)}: {done.stdout}")
+        return done.stdout
 
     def key(self, name, kind=("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")):
         self.openssl("genpkey", *kind, "-out", self.path(f"{name}.key"))
@@ -92,7 +94,19 @@ class Authority:
 
     def revoke(self, name):
         self.openssl("ca", "-config", self.config, "-revoke", self.path(f"{name}.pem"))
-        self.openssl("ca", "-config", self.config, "-gencrl", "-out", self.path("crl.pem"))
+        self.list_revoked("crl", seconds=10 * 86400)
+
+    def list_revoked(self, name, seconds):
+        """-> the path of a list of those that were revoked, in force for so long"""
+        path = self.path(f"{name}.pem")
+        self.openssl("ca", "-config", self.config, "-gencrl", "-crlsec", str(seconds),
+                     "-out", path)
+        return path
+
+    def end_of(self, kind, option, file):
+        """-> until when a certificate or a list is good, as time.time() counts"""
+        text = self.openssl(kind, "-in", self.path(file), "-noout", option)
+        return ssl.cert_time_to_seconds(text.strip().partition("=")[2])
 
     def issue_all(self):
         """What the tests use."""

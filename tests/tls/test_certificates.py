@@ -2,6 +2,7 @@
 import os
 import shutil
 import ssl
+import time
 
 from client import ConnectionClosed
 from process import CONFIG, check, check_equal, fields_of, test
@@ -105,6 +106,49 @@ def without_a_certificate_there_is_no_login_by_it(world):
         check_equal("mechanisms", connection.start.mechanisms, "PLAIN AMQPLAIN")
         connection.expect_end()
     check(not broker.log.has("connection opened"), "somebody got in")
+
+
+def resumes_until(world, broker, version, identity, end, words):
+    """Comes in again and again, each time with the last session, until it is refused: not before
+    that time, not long after it, and with these words in the log."""
+    context, session, resumed = world.context(version, identity), None, 0
+    while True:
+        is_late = time.time() > end + 1
+        since = broker.log.count()
+        try:
+            connection = SecureConnection(broker, context, session=session)
+            resumed += connection.socket.session_reused
+            connection.handshake(mechanism="EXTERNAL", response="")
+        except (ssl.SSLError, ConnectionError, ConnectionClosed):
+            check(time.time() > end - 1, "refused too early")
+            broker.log.wait(f"certificate verify failed: {words}", since)
+            break
+        check(not is_late, f"TLS {version}: a session was resumed that should have ended")
+        session = connection.socket.session
+        connection.close()
+        time.sleep(0.2)  # there is only the clock to wait for
+    check(resumed > 0, f"TLS {version}: no session was resumed")
+
+
+@test
+def a_session_does_not_outlive_its_clients_certificate(world):
+    """A client that resumes is not asked for it, and is given the means to resume once more."""
+    broker = world.start_secure(world.trusting("require"))
+    for version in ("1.2", "1.3"):
+        world.authority.issue("brief", "/CN=guest", days=(-1, 6 / 86400))
+        end = world.authority.end_of("x509", "-enddate", "brief.pem")
+        resumes_until(world, broker, version, "brief", end, "certificate has expired")
+
+
+@test
+def a_session_does_not_outlive_the_list_of_revoked_certificates(world):
+    for version in ("1.2", "1.3"):
+        brief = world.authority.list_revoked("brief-crl", seconds=6)
+        end = world.authority.end_of("crl", "-nextupdate", "brief-crl.pem")
+        broker = world.start_secure(f"  verify: require\n  crl_file: {brief}\n"
+                                    f"  ca_file: {world.authority.path('ca.pem')}\n")
+        resumes_until(world, broker, version, "guest", end, "CRL has expired")
+        broker.stop()
 
 
 @test
