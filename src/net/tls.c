@@ -209,8 +209,10 @@ static void
 set_behaviour(SSL_CTX *ssl)
 {
     static const unsigned char session_id_context[] = "whippet";
-    uint64_t options = SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION
-                       | SSL_OP_IGNORE_UNEXPECTED_EOF; /* AMQP says itself when it has ended */
+    uint64_t options =
+        SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION
+        | SSL_OP_IGNORE_UNEXPECTED_EOF /* AMQP says itself when it has ended */
+        | SSL_OP_CLEANSE_PLAINTEXT;    /* it frees its buffers, with passwords in them */
 
     SSL_CTX_set_options(ssl, options);
 #ifdef SSL_OP_ENABLE_KTLS

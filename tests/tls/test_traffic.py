@@ -5,7 +5,7 @@ import socket
 import ssl
 import subprocess
 
-from process import TIME_LIMIT, check, check_equal, is_sanitized, test
+from process import Skip, TIME_LIMIT, check, check_equal, is_sanitized, needs_root, test
 from secure import SecureConnection
 
 MANY = 400
@@ -95,6 +95,37 @@ def idle_connections_hold_no_buffers(world):
     most = 22 if ssl.OPENSSL_VERSION_INFO < (3, 2) else 32
     if not is_sanitized(broker.process.args[0]):
         check(each < most, f"an idle connection takes {each:.1f} KiB")
+
+
+def is_in_memory(broker, secret):
+    with (open(f"/proc/{broker.pid}/maps", encoding="ascii") as maps,
+          open(f"/proc/{broker.pid}/mem", "rb", 0) as memory):
+        for line in maps:
+            place, rights, *_ = line.split()
+            if not rights.startswith("rw"):
+                continue
+            begin, end = (int(number, 16) for number in place.split("-"))
+            memory.seek(begin)
+            if secret in memory.read(end - begin):
+                return True
+    return False
+
+
+@test
+def a_password_does_not_stay_in_memory(world):
+    """Not in OpenSSL's buffers either, which are freed with what was in them."""
+    needs_root()  # the broker does not let its own user look
+    if is_sanitized(world.path):
+        raise Skip("the memory of a sanitized broker is too large to be looked through")
+    broker = world.start_secure()
+    for number, connection in enumerate((world.client(broker, "1.2"), world.client(broker, "1.3"),
+                                         broker.socket())):
+        secret = f"secret-of-client-{number}"
+        connection.handshake(password=secret, until="start")
+        connection.refused(403, "Login was refused using authentication mechanism PLAIN. For "
+                                "details see the broker logfile.")
+        check(not is_in_memory(broker, secret.encode()), f"the secret of client {number} is there")
+        check(is_in_memory(broker, b"guest"), "the memory was not looked through")
 
 
 @test
