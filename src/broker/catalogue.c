@@ -80,6 +80,7 @@ catalogue_free(struct catalogue *catalogue)
     free(catalogue->worklist);
     free(catalogue->states[0]);
     free(catalogue->states[1]);
+    header_index_fini(&catalogue->headers);
     free(catalogue->orphans);
     pthread_mutex_destroy(&catalogue->policy_mutex);
     pthread_mutex_destroy(&catalogue->mutex);

@@ -6,6 +6,7 @@
 #include "base/random.h"
 #include "broker/catalogue.h"
 #include "broker/deduplication.h"
+#include "broker/header_index.h"
 #include "broker/policy_internal.h"
 
 struct binding;
@@ -25,6 +26,7 @@ struct catalogue {
     struct topic_node **states[2]; /* nodes of a trie that the words so far lead to; and the next */
     size_t state_capacity[2];
     uint64_t state_mark;
+    struct header_index headers; /* of the message that a headers exchange looks at */
     struct random random;
     struct catalogue_observer observer;
     struct catalogue_limits limits;

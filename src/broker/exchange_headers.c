@@ -42,26 +42,31 @@ headers_check(struct exchange *exchange, struct binding *binding, struct amqp_er
     return -1;
 }
 
+/* Tables and arrays are the same when their bytes are: in RabbitMQ, too, the order of what is in
+ * them counts here, and the types. So it costs no more than the binding has bytes. */
 static bool
-has_header(struct slice headers, struct slice name, const struct amqp_value *wanted)
+value_matches(const struct amqp_value *wanted, const struct amqp_value *value)
 {
-    struct amqp_value value;
-    if (!amqp_table_find(headers, name, &value))
-        return false;
-    return wanted->type == 'V' || amqp_value_equal(wanted, &value);
+    if (wanted->type == 'F' || wanted->type == 'A')
+        return value->type == wanted->type && slice_equal(value->bytes, wanted->bytes);
+    return amqp_value_equal(wanted, value);
 }
 
-static bool
-binding_matches(const struct binding *binding, struct slice headers)
+/* 1: it matches; 0: it does not; -ENOMEM. */
+static int
+binding_matches(const struct binding *binding, struct header_index *headers)
 {
     struct amqp_table_iterator at = amqp_table_begin(binding->arguments);
     struct slice name;
-    struct amqp_value value;
-    while (amqp_table_next(&at, &name, &value) == 1) {
+    struct amqp_value wanted, value;
+    while (amqp_table_next(&at, &name, &wanted) == 1) {
         if (slice_is(name, "x-match")
             || (!binding->matches_x_headers && slice_starts_with(name, SLICE("x-"))))
             continue;
-        bool has = has_header(headers, name, &value);
+        int found = header_index_find(headers, name, &value);
+        if (found < 0)
+            return found;
+        bool has = found > 0 && (wanted.type == 'V' || value_matches(&wanted, &value));
         if (has && binding->match == MATCH_ANY)
             return true;
         if (!has && binding->match == MATCH_ALL)
@@ -73,13 +78,18 @@ binding_matches(const struct binding *binding, struct slice headers)
 static void
 headers_route(struct exchange *exchange, struct router *router)
 {
-    struct slice headers = {"", 0};
-    if (router->request->properties != NULL)
-        headers = router->request->properties->headers;
+    struct header_index *headers = &router->catalogue->headers;
+    bool has_headers = router->request->properties != NULL;
+    header_index_begin(headers, has_headers ? router->request->properties->headers : SLICE(""));
     LIST_FOR_EACH (node, &exchange->bindings) {
         struct binding *binding = LIST_ENTRY(node, struct binding, source_link);
-        if (binding_matches(binding, headers))
+        int matches = binding_matches(binding, headers);
+        if (matches > 0)
             router_add(router, binding);
+        if (matches < 0) {
+            router->is_out_of_memory = true;
+            return;
+        }
     }
 }
 

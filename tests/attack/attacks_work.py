@@ -434,3 +434,35 @@ def a_flood_of_changes_to_what_there_is(s):
         for channel, _data in ends:
             for _n in range(1000):
                 channel.answer("queue.unbind-ok")
+
+
+def very_many(prefix, count=18_000):
+    """A table that just fits a frame."""
+    return {f"{prefix}{n:x}": None for n in range(count)}
+
+
+@attack
+def headers_exchanges_with_very_many_headers(s):
+    """Each binding looks for its arguments among the headers: in time that is no product of both."""
+    channel = s.channel()
+    exchange, queue = s.exchange(channel, "headers"), s.queue(channel)
+
+    def publish(headers, count=3):
+        began = time.monotonic()
+        for _ in range(count):
+            channel.publish("", exchange=exchange, headers=headers)
+        channel.sync()
+        s.say(f"{(time.monotonic() - began) * 1000 / count:.1f} ms a message")
+
+    for number in range(4):
+        channel.bind(queue, exchange, str(number), arguments={"x-match": "any", **very_many("b")})
+    publish(very_many("a"))
+    for number in range(5000):
+        channel.bind(queue, exchange, arguments={f"c{number}": 1})
+    publish(very_many("a"))
+    for number in range(5000):
+        channel.bind(queue, exchange, str(number), arguments={"t": {"k": number}})
+    publish({"t": very_many("a", 17_000)})
+    check_equal("messages", channel.counts(queue)[0], 0)
+    channel.publish("", "found", exchange=exchange, headers={**very_many("a", 17_000), "c1": 1})
+    channel.got(queue, "found")

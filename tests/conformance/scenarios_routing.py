@@ -184,6 +184,11 @@ HEADERS = {
     "arrays_and_tables_are_compared_whole": ({"a": [1, "x"], "t": {"k": 1}},
                                              [{"a": [1, "x"], "t": {"k": 1}}],
                                              [{"a": [1], "t": {"k": 1}}, {"a": [1, "x"], "t": {}}]),
+    "in_arrays_and_tables_order_counts": (
+        {"t": {"k": 1, "l": 2}}, [{"t": {"k": 1, "l": 2}}],
+        [{"t": {"l": 2, "k": 1}}, {"t": {"k": 1}}, {"t": [1, 2]}]),
+    "in_arrays_and_tables_types_count": (
+        {"a": [Typed("I", 1)]}, [{"a": [Typed("I", 1)]}], [{"a": [Typed("l", 1)]}, {"a": {}}]),
     "doubles_are_compared": ({"a": 1.5}, [{"a": 1.5}], [{"a": 2.5}]),
     "times_are_compared": ({"a": Typed("T", 5)}, [{"a": Typed("T", 5)}], [{"a": Typed("T", 6)}]),
     "an_empty_text_is_a_value": ({"a": ""}, [{"a": ""}], [{"a": "x"}, {}]),
