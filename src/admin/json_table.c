@@ -12,12 +12,11 @@
 
 #define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
 
-/* The bytes as text, each that cannot be one replaced. */
-static json_t *
+json_t *
 json_of_bytes(struct slice bytes)
 {
     if (amqp_is_utf8(bytes))
-        return json_stringn_nocheck(bytes.data, bytes.size);
+        return json_stringn_nocheck(bytes.size > 0 ? bytes.data : "", bytes.size);
     char *text = malloc(bytes.size * (sizeof(REPLACEMENT) - 1));
     size_t size = 0;
     if (text == NULL)

@@ -13,6 +13,10 @@
  * has U+FFFD where it is not. NULL: out of memory. */
 json_t *json_of_table(struct slice table);
 
+/* Bytes as a text. If they are not UTF-8, each that is not ASCII is replaced by U+FFFD. NULL: out
+ * of memory. */
+json_t *json_of_bytes(struct slice bytes);
+
 /* Puts what is in the object into the table under construction: integers as 64 bits, other numbers
  * as doubles. 0; -EINVAL: it has no form as a table (a name of more than 255 bytes, too deep);
  * -ENOMEM. */

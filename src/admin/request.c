@@ -6,8 +6,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "admin/json_table.h"
+
 json_t *
 admin_text(struct slice text)
+{
+    return json_of_bytes(text);
+}
+
+/* A reason, which may have been cut. */
+static json_t *
+reason_text(struct slice text)
 {
     /* A cut takes at most three bytes of a character along. */
     for (int i = 0; i < 4; i++) {
@@ -56,7 +65,7 @@ admin_refuse(struct admin_reply *reply, unsigned status, const char *format, ...
     buffer_free(&reply->text);
     reply->status = status;
     reply->json = json_pack("{s:s, s:o}", "error", error_word(status), "reason",
-                            admin_text(slice_from(reason)));
+                            reason_text(slice_from(reason)));
 }
 
 void

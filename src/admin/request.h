@@ -56,8 +56,8 @@ struct admin_reply {
     const char *allow;  /* with HTTP_METHOD_NOT_ALLOWED: what is */
 };
 
-/* A text of names as JSON; not NULL unless memory is short. What is not UTF-8 in it, because it was
- * cut, is left out. */
+/* A name, or another text that clients or operators choose, as JSON; NULL if memory is short. One
+ * that is not UTF-8 cannot be shown, but not be taken for another one either: json_of_bytes. */
 json_t *admin_text(struct slice text);
 
 /* Answers with RabbitMQ's {"error": ..., "reason": ...}. */

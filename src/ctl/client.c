@@ -120,10 +120,10 @@ tell_failure(const struct client *client, CURLcode code)
 static void
 tell_refusal(long status, const json_t *answer)
 {
-    const char *reason = json_string_value(json_object_get(answer, "reason"));
+    const json_t *reason = json_object_get(answer, "reason");
     fputs("whippetctl: ", stderr);
-    if (reason != NULL)
-        text_print(reason, stderr);
+    if (json_is_string(reason))
+        text_print((struct slice){json_string_value(reason), json_string_length(reason)}, stderr);
     else
         fprintf(stderr, "the broker answers with status %ld", status);
     fputc('\n', stderr);
@@ -136,7 +136,7 @@ judge(struct client *client, const struct buffer *received, json_t **answer)
     curl_easy_getinfo(client->curl, CURLINFO_RESPONSE_CODE, &status);
     json_t *json = received->size == 0 ? NULL
                                        : json_loadb((const char *)received->data, received->size,
-                                                    JSON_REJECT_DUPLICATES, NULL);
+                                                    JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     if (status < 200 || status > 299) {
         tell_refusal(status, json);
     } else if (json == NULL && received->size > 0) {

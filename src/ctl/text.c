@@ -10,22 +10,41 @@
 
 /* --- Writing ---------------------------------------------------------------------------------- */
 
-void
-text_print(const char *text, FILE *out)
+/* The size of the character at the front if it is one that moves the cursor, ends a line or turns
+ * the direction of writing; else 0. */
+static size_t
+unprintable(const unsigned char *at, size_t size)
 {
-    for (const unsigned char *at = (const unsigned char *)text; *at != 0; at++) {
-        if (*at == '\\')
-            fputs("\\\\", out);
-        else if (*at == '\n')
-            fputs("\\n", out);
-        else if (*at == '\t')
-            fputs("\\t", out);
-        else if (*at < 0x20 || *at == 0x7f)
-            fprintf(out, "\\x%02x", *at);
-        else if (*at == 0xc2 && at[1] >= 0x80 && at[1] <= 0x9f) /* U+0080 to U+009F */
-            fprintf(out, "\\x%02x\\x%02x", at[0], at[1]), at++;
-        else
-            fputc(*at, out);
+    if (at[0] < 0x20 || at[0] == 0x7f)
+        return 1;
+    if (size < 2)
+        return 0;
+    if ((at[0] == 0xc2 && at[1] >= 0x80 && at[1] <= 0x9f) /* U+0080 to U+009F */
+        || (at[0] == 0xd8 && at[1] == 0x9c))              /* U+061C */
+        return 2;
+    if (size < 3 || at[0] != 0xe2)
+        return 0;
+    bool is_one = at[1] == 0x80 ? at[2] == 0x8e || at[2] == 0x8f          /* U+200E, U+200F, */
+                                      || (at[2] >= 0xa8 && at[2] <= 0xae) /* U+2028 to U+202E */
+                                : at[1] == 0x81 && at[2] >= 0xa6 && at[2] <= 0xa9; /* to U+2069 */
+    return is_one ? 3 : 0;
+}
+
+void
+text_print(struct slice text, FILE *out)
+{
+    const unsigned char *at = (const unsigned char *)text.data;
+    for (size_t i = 0; i < text.size;) {
+        size_t odd = unprintable(at + i, text.size - i);
+        if (at[i] == '\\' || at[i] == '\n' || at[i] == '\t') {
+            fprintf(out, "\\%c", at[i] == '\\' ? '\\' : at[i] == '\n' ? 'n' : 't');
+            i++;
+        } else if (odd > 0) {
+            for (size_t end = i + odd; i < end; i++)
+                fprintf(out, "\\x%02x", at[i]);
+        } else {
+            fputc(at[i++], out);
+        }
     }
 }
 
@@ -33,7 +52,7 @@ static void
 print_value(const json_t *value, FILE *out)
 {
     if (json_is_string(value)) {
-        text_print(json_string_value(value), out);
+        text_print((struct slice){json_string_value(value), json_string_length(value)}, out);
     } else if (json_is_array(value)) { /* of texts: tags */
         fputc('[', out);
         for (size_t i = 0; i < json_array_size(value); i++) {
@@ -44,7 +63,7 @@ print_value(const json_t *value, FILE *out)
     } else if (value != NULL && !json_is_null(value)) { /* a table is JSON in the text, too */
         char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
         if (text != NULL)
-            text_print(text, out);
+            text_print(slice_from(text), out);
         free(text);
     }
 }

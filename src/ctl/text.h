@@ -6,13 +6,14 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "amqp/slice.h"
 #include "base/compiler.h"
 
 enum { TEXT_PASSWORD_MAX = 1025 }; /* what the broker takes, with its 0 */
 
 /* Writes the text so that a line stays a line and a terminal takes no orders from it: control
- * characters, and backslashes, are escaped as in C. */
-void text_print(const char *text, FILE *out);
+ * characters, those that turn the direction of writing, and backslashes, are escaped as in C. */
+void text_print(struct slice text, FILE *out);
 
 /* A column: the key of the JSON, and its head. The list ends with a NULL key. */
 struct text_column {

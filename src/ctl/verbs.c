@@ -333,7 +333,7 @@ list_columns(const struct verb_call *call, const char *kind, const char *const *
             column++;
         if (*column == NULL) {
             fputs("whippetctl: no such column: ", stderr);
-            text_print(chosen[i], stderr);
+            text_print(slice_from(chosen[i]), stderr);
             fprintf(stderr, "; there are");
             for (column = known; *column != NULL; column++)
                 fprintf(stderr, " %s", *column);

@@ -175,6 +175,22 @@ def names_do_not_give_orders_to_the_terminal(world):
 
 
 @test
+def names_that_clients_choose_do_not_keep_the_operator_from_looking(world):
+    """They may have any bytes, zeros too, as the texts of arguments may."""
+    broker = world.start()
+    ctl = Ctl(world)
+    channel = broker.connect().channel()
+    for name in ("a", "a\0b", "a\udcff", "a\u202eb", "a\U00010000"):
+        channel.declare(name, arguments={"x\0y": "\0", "x-queue-mode": "lazy"})
+    lines = ctl.does("list_queues", "name", "arguments").splitlines()
+    check_equal("names", [line.split("\t")[0] for line in lines[1:]],
+                ["a", "a\\x00b", "a\\xe2\\x80\\xaeb", "a\U00010000", "a\ufffd"])
+    check_equal("names as JSON", [queue["name"] for queue in json.loads(
+        ctl.does("list_queues", "--format", "json", "name"))],
+        ["a", "a\0b", "a\u202eb", "a\U00010000", "a\ufffd"])
+
+
+@test
 def arguments_that_are_no_text_change_nothing(world):
     world.start()
     ctl = Ctl(world)
