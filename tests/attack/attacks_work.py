@@ -3,6 +3,7 @@ import os
 import re
 import select
 import time
+from random import Random
 
 import amqp_wire as wire
 from attack import attack, descriptors_for, vanish
@@ -466,3 +467,23 @@ def headers_exchanges_with_very_many_headers(s):
     check_equal("messages", channel.counts(queue)[0], 0)
     channel.publish("", "found", exchange=exchange, headers={**very_many("a", 17_000), "c1": 1})
     channel.got(queue, "found")
+
+
+@attack
+def topic_bindings_of_which_every_word_may_match(s):
+    """Behind a '#' all places in all binding keys are alive at each word of the routing key."""
+    channel, random = s.channel(), Random(1)
+    exchange, queue, other = s.exchange(channel, "topic"), s.queue(channel), s.queue(channel)
+    for _ in range(5000):
+        key = "#." + ".".join(random.choice("*aa") for _ in range(125))
+        channel.say("queue.bind", queue=queue, exchange=exchange, routing_key=key, no_wait=True)
+    channel.bind(other, exchange, "*.a.#.z")
+    began = time.monotonic()
+    keys = ["a." * 120 + f"{number}.z" for number in range(20)]
+    for key in keys:
+        channel.publish(key, key, exchange=exchange)
+    channel.sync()
+    s.say(f"{(time.monotonic() - began) * 1000 / len(keys):.1f} ms a message")
+    for key in keys:
+        channel.got(other, key)
+    check_equal("messages", channel.counts(queue)[0], 0)
