@@ -305,11 +305,22 @@ vhost_name(const struct vhost *vhost)
     return vhost->name;
 }
 
-uint32_t
-vhost_add_consumers(struct vhost *vhost, int32_t change)
+bool
+vhost_take_consumer(struct vhost *vhost, uint32_t limit)
 {
-    return atomic_fetch_add_explicit(&vhost->consumers, (uint32_t)change, memory_order_relaxed)
-           + (uint32_t)change;
+    uint32_t count = atomic_load_explicit(&vhost->consumers, memory_order_relaxed);
+    do
+        if (limit > 0 && count >= limit)
+            return false;
+    while (!atomic_compare_exchange_weak_explicit(&vhost->consumers, &count, count + 1,
+                                                  memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
+void
+vhost_give_consumer_back(struct vhost *vhost)
+{
+    atomic_fetch_sub_explicit(&vhost->consumers, 1, memory_order_relaxed);
 }
 
 uint32_t

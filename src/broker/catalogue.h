@@ -183,8 +183,11 @@ void vhost_unref(struct vhost *vhost);
 struct vhost *vhost_ref(struct vhost *vhost);
 struct slice vhost_name(const struct vhost *vhost);
 
-/* Adds to the number of the vhost's consumers; how many there are then. Without the mutex. */
-uint32_t vhost_add_consumers(struct vhost *vhost, int32_t change);
+/* Counts one more consumer of the vhost, to be given back; false: there are `limit` of them (0: any
+ * number may be). Any thread, without the mutex. */
+MUST_CHECK bool vhost_take_consumer(struct vhost *vhost, uint32_t limit);
+void vhost_give_consumer_back(struct vhost *vhost);
+
 uint32_t vhost_id(const struct vhost *vhost); /* never reused while the broker runs */
 
 /* --- Exchanges and bindings: with the mutex held ---------------------------------------------- */

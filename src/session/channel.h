@@ -194,6 +194,7 @@ int no_queue(struct channel *channel, struct slice name, struct amqp_error *erro
 
 /* --- Consuming (consumer.c, deliver.c) -------------------------------------------------------- */
 
+/* After consumer_take_place. NULL: out of memory, and the place is given back. */
 struct consumer *consumer_new(struct channel *channel, struct slice tag);
 struct consumer *channel_consumer(struct channel *channel, uint32_t number);
 void consumer_replied(struct channel *channel, const struct mail *mail);
@@ -219,8 +220,10 @@ void channel_grant(struct channel *channel);
 /* Has it so many unsettled deliveries that its queues get no credit? Says so in the log, once. */
 bool channel_is_full(struct channel *channel);
 
-/* May the channel have one more consumer, of this queue? -1 with the error. */
-int consumer_check_limits(struct channel *channel, struct slice queue, struct amqp_error *error);
+/* May the channel have one more consumer, of this queue? -1 with the error; else its place in the
+ * vhost is taken, and consumer_new, which is to be called next, has it. */
+MUST_CHECK int consumer_take_place(struct channel *channel, struct slice queue,
+                                   struct amqp_error *error);
 
 /* So much of the consumer's leave was used, or came back. */
 void consumer_ungrant(struct consumer *consumer, uint32_t messages);

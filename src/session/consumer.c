@@ -59,8 +59,10 @@ consumer_new(struct channel *channel, struct slice tag)
 {
     struct consumer_slot *slot = free_slot(channel);
     struct consumer *consumer = slot == NULL ? NULL : calloc(1, sizeof(*consumer) + tag.size);
-    if (consumer == NULL)
+    if (consumer == NULL) {
+        vhost_give_consumer_back(channel->connection->vhost);
         return NULL;
+    }
     consumer->channel = channel;
     consumer->window = channel->connection->consumer_count < CONSUMERS_FEW
                            ? CONSUMER_WINDOW
@@ -74,7 +76,6 @@ consumer_new(struct channel *channel, struct slice tag)
     slot->consumer = consumer;
     channel->consumer_count++;
     channel->connection->consumer_count++;
-    (void)vhost_add_consumers(channel->connection->vhost, 1);
     return consumer;
 }
 
@@ -87,7 +88,7 @@ consumer_free(struct consumer *consumer)
     slot->generation = (slot->generation + 1) & (uint16_t)((1U << (32 - CONSUMER_SLOT_BITS)) - 1);
     channel->consumer_count--;
     channel->connection->consumer_count--;
-    (void)vhost_add_consumers(channel->connection->vhost, -1);
+    vhost_give_consumer_back(channel->connection->vhost);
     consumer_ungrant(consumer, consumer->granted);
     list_remove(&consumer->owing_link);
     list_remove(&consumer->want_link);
@@ -207,7 +208,7 @@ read_options(const struct channel *channel, struct slice arguments, struct slice
 }
 
 int
-consumer_check_limits(struct channel *channel, struct slice queue, struct amqp_error *error)
+consumer_take_place(struct channel *channel, struct slice queue, struct amqp_error *error)
 {
     const struct connection *connection = channel->connection;
     const struct session_limits *limits = &connection->host->limits;
@@ -223,7 +224,7 @@ consumer_check_limits(struct channel *channel, struct slice queue, struct amqp_e
                              "cannot consume from queue '%.*s': consumer limit of the connection "
                              "(%u) is reached",
                              SLICE_ARGS(queue), limits->consumers_per_connection);
-    if (vhost_limit > 0 && vhost_add_consumers(connection->vhost, 0) >= vhost_limit)
+    if (!vhost_take_consumer(connection->vhost, vhost_limit))
         return channel_error(
             error, AMQP_REPLY_PRECONDITION_FAILED,
             "cannot consume from queue '%.*s': consumer limit in vhost '%.*s' (%u) "
@@ -264,7 +265,7 @@ basic_consume_method(struct channel *channel, const union amqp_method *method,
     if (channel_find_permitted(channel, &name, ACCESS_READ, &found, error) != 0
         || read_options(channel, consume->arguments, name, found.type, &options, error) != 0)
         return -1;
-    if (consumer_check_limits(channel, name, error) != 0)
+    if (consumer_take_place(channel, name, error) != 0)
         return -1;
     if (tag.size == 0)
         tag = channel_make_name(channel, "amq.ctag-", made);

@@ -34,7 +34,7 @@ reply_to_consume(struct channel *channel, const struct amqp_basic_consume *metho
                              "reply consumer cannot acknowledge");
     if (channel->reply_to != NULL)
         return channel_error(error, AMQP_REPLY_PRECONDITION_FAILED, "reply consumer already set");
-    if (consumer_check_limits(channel, method->queue, error) != 0)
+    if (consumer_take_place(channel, method->queue, error) != 0)
         return -1;
     if (tag.size == 0)
         tag = channel_make_name(channel, "amq.ctag-", made_tag);

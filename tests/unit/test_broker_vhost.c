@@ -2,6 +2,8 @@
  * go where they live. */
 #include <check.h>
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "broker/queue.h"
@@ -218,6 +220,44 @@ START_TEST(a_broker_may_end_before_the_queues_have_gone)
 }
 END_TEST
 
+/* Threads that take places of consumers and give them back as fast as they can. */
+enum { TAKERS = 4, PLACES = 2 };
+
+static _Atomic int places_taken, places_most;
+
+static void *
+take_places(void *vhost)
+{
+    for (int i = 0; i < 50000; i++) {
+        if (!vhost_take_consumer(vhost, PLACES))
+            continue;
+        int taken = atomic_fetch_add(&places_taken, 1) + 1, most = atomic_load(&places_most);
+        while (taken > most && !atomic_compare_exchange_weak(&places_most, &most, taken))
+            continue;
+        atomic_fetch_sub(&places_taken, 1);
+        vhost_give_consumer_back(vhost);
+    }
+    return NULL;
+}
+
+START_TEST(threads_together_do_not_pass_the_limit_of_consumers)
+{
+    struct vhost *vhost = catalogue_vhost_find(catalogue, SLICE("v"));
+    pthread_t threads[TAKERS];
+    for (int i = 0; i < TAKERS; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, take_places, vhost), 0);
+    for (int i = 0; i < TAKERS; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_int_ge(atomic_load(&places_most), 1);
+    ck_assert_int_le(atomic_load(&places_most), PLACES);
+    for (int i = 0; i < PLACES; i++)
+        ck_assert(vhost_take_consumer(vhost, PLACES)); /* all were given back */
+    ck_assert(!vhost_take_consumer(vhost, PLACES));
+    ck_assert(vhost_take_consumer(vhost, 0));
+    vhost_unref(vhost);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -233,6 +273,7 @@ main(void)
     tcase_add_test(tests, a_vhost_that_is_not_there_cannot_be_removed);
     tcase_add_test(tests, all_vhosts_that_are_there_are_listed);
     tcase_add_test(tests, a_broker_may_end_before_the_queues_have_gone);
+    tcase_add_test(tests, threads_together_do_not_pass_the_limit_of_consumers);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
