@@ -90,8 +90,10 @@ parse_line(const char *at, struct proxy_header *header)
     struct address ignored;
     int family;
 
-    if (strncmp(at, "UNKNOWN", 7) == 0 && (at[7] == '\0' || at[7] == ' '))
-        return true; /* whatever follows is to be ignored */
+    if (strncmp(at, "UNKNOWN", 7) == 0 && (at[7] == '\0' || at[7] == ' ')) {
+        header->is_unknown = true; /* whatever follows is to be ignored */
+        return true;
+    }
     if (!take_word(&at, protocol, sizeof(protocol)) || !take_space(&at)
         || !take_word(&at, source, sizeof(source)) || !take_space(&at)
         || !take_word(&at, destination, sizeof(destination)) || !take_space(&at)
@@ -224,8 +226,12 @@ parse_binary(const uint8_t *data, size_t size, struct proxy_header *header, cons
     if (size < whole)
         return PROXY_INCOMPLETE;
     *header = (struct proxy_header){.size = whole};
-    if (command == BINARY_LOCAL || (family == 0 && transport == 0))
+    if (command == BINARY_LOCAL)
         return PROXY_OK;
+    if (family == 0 && transport == 0) {
+        header->is_unknown = true;
+        return PROXY_OK;
+    }
     if (family == 0 || family >= ARRAY_SIZE(families) || transport != BINARY_STREAM)
         return bad(reason, "a PROXY header of an unknown address family");
     addresses = BINARY_FIXED_SIZE + families[family].size;

@@ -30,6 +30,7 @@ struct proxy_header {
      * socket's name is not known when its size is that of the family alone. */
     bool has_source;
     struct address source;
+    bool is_unknown; /* it is a client's connection, and not said whose */
 };
 
 /* Looks at the bytes from the beginning of the connection. *header is set when they hold a whole

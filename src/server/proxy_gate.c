@@ -56,8 +56,10 @@ pass(struct newcomer *newcomer, const struct proxy_header *header)
     struct tls_context *tls = newcomer->tls;
     int fd = newcomer->io.fd;
 
-    /* What is local to the proxy is local to us only if the proxy is. */
-    peer.is_elsewhere = header->has_source && !address_is_loopback(&newcomer->peer);
+    /* What is local to the proxy is local to us only if the proxy is; whoever is not named may be
+     * anywhere. */
+    peer.is_elsewhere =
+        header->is_unknown || (header->has_source && !address_is_loopback(&newcomer->peer));
     newcomer->tls = NULL;
     forget(newcomer);
     gate->pass(gate->context, fd, &peer, tls);

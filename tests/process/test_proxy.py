@@ -99,13 +99,26 @@ def what_is_local_to_a_proxy_of_another_machine_is_not_local(world):
 @test
 def a_connection_of_the_proxy_itself_is_its_own(world):
     broker = world.start(TRUSTED)
-    for header in (binary("192.0.2.7", command=0), b"PROXY UNKNOWN\r\n"):
+    connection = broker.socket()
+    port = connection.socket.getsockname()[1]
+    connection.send(binary("192.0.2.7", command=0))
+    connection.handshake()
+    opened(broker, f"127.0.0.1:{port}")
+    connection.close()
+
+
+@test
+def a_client_of_whom_the_proxy_says_nothing_is_no_local_one(world):
+    """It comes in under the proxy's address, and may be anywhere."""
+    broker = world.start(TRUSTED)
+    for header in (b"PROXY UNKNOWN\r\n", SIGNATURE + b"\x21\0\0\0"):
+        since = broker.log.count()
         connection = broker.socket()
         port = connection.socket.getsockname()[1]
         connection.send(header)
-        connection.handshake()
-        opened(broker, f"127.0.0.1:{port}")
-        connection.close()
+        connection.handshake(until="start")
+        connection.refused(403, REFUSED)
+        broker.log.wait(f"login refused.* peer=127.0.0.1:{port} .*localhost", since)
 
 
 @test

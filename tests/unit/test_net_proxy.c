@@ -50,7 +50,9 @@ source_text(void)
 {
     static char text[ADDRESS_TEXT_MAX];
 
-    return header.has_source ? address_text(&header.source, text) : "none";
+    return header.has_source   ? address_text(&header.source, text)
+           : header.is_unknown ? "unknown"
+                               : "none";
 }
 
 static const struct {
@@ -63,8 +65,8 @@ static const struct {
     {"PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
      "65535 65535\r\n",
      "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"},
-    {"PROXY UNKNOWN\r\n", "none"},
-    {"PROXY UNKNOWN ffff::1 whatever it is\r\n", "none"},
+    {"PROXY UNKNOWN\r\n", "unknown"},
+    {"PROXY UNKNOWN ffff::1 whatever it is\r\n", "unknown"},
 };
 
 START_TEST(a_line_is_taken_however_it_is_cut)
@@ -167,7 +169,7 @@ START_TEST(a_binary_header_is_taken_however_it_is_cut)
     check_whole(make(0x21, 0x11, IP4, 12), "192.0.2.7:56324");
     check_whole(make(0x21, 0x21, IP6, 36), "[2001:db8::7]:56324");
     check_whole(make(0x21, 0x31, path, 216), "unix:/run/client.sock");
-    check_whole(make(0x21, 0x00, NULL, 0), "none");
+    check_whole(make(0x21, 0x00, NULL, 0), "unknown");
     check_whole(make(0x20, 0x00, NULL, 0), "none");
     check_whole(make(0x20, 0x11, IP4, 12), "none");
     check_whole(make(0x20, 0xff, NULL, 0), "none");
