@@ -240,9 +240,10 @@ channel_is_full(struct channel *channel)
     if (limit == 0 || channel->unacked.outstanding < limit)
         return false;
     if (!channel->is_full_noted)
-        log_warn("channel gets no more messages before it settles some",
-                 LOG_STR("peer", channel->connection->peer), LOG_UINT("channel", channel->number),
-                 LOG_UINT("limit", limit));
+        EVENT_LOG(channel->connection->host, EVENT_CHANNEL_FULL, LOG_LEVEL_WARN,
+                  "channel gets no more messages before it settles some",
+                  LOG_STR("peer", channel->connection->peer), LOG_UINT("channel", channel->number),
+                  LOG_UINT("limit", limit));
     channel->is_full_noted = true;
     return true;
 }

@@ -266,3 +266,19 @@ def a_flood_of_errors_is_told_in_sums(world):
         channel.say("channel.close-ok")
         channel.say("channel.open")
     flood.check_told(2000)
+
+
+@test
+def a_flood_of_channels_with_too_much_unsettled_is_told_in_sums(world):
+    broker = world.start("limits: {unsettled_per_channel: 1}\n")
+    channel = broker.connect().channel()
+    queue = channel.call("queue.declare", exclusive=True).queue
+    channel.publish(queue, "m")
+    flood = Flood(world, broker, "channel gets no more messages before it settles some",
+                  "channel with too much unsettled", 10)
+    for _ in range(1000):
+        channel.got(queue, "m", no_ack=False)
+        channel.refuses("basic.get", 406, "limit of unsettled messages (1) is reached",
+                        queue=queue, no_ack=False)
+        channel.call("channel.open")
+    flood.check_told(1000)
