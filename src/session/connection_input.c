@@ -395,7 +395,8 @@ connection_read(struct connection *connection)
     size_t kept = fetch_input(connection);
     bool was_handshaking = connection->stream.is_handshaking;
     assert(kept <= host->read_buffer_size - SESSION_READ_MAX);
-    ssize_t count = stream_read(&connection->stream, host->read_buffer + kept, SESSION_READ_MAX);
+    ssize_t count = stream_read(&connection->stream, host->read_buffer + kept,
+                                connection->was_open ? SESSION_READ_MAX : SESSION_READ_EARLY_MAX);
     host->handshakes += was_handshaking;
     if (was_handshaking || stream_wants_read(&connection->stream)
         || stream_wants_write(&connection->stream) || stream_has_buffered(&connection->stream))

@@ -21,6 +21,10 @@
 enum {
     /* Bytes read from one connection in one turn. */
     SESSION_READ_MAX = 128 * 1024,
+    /* The same before connection.open: strangers whose password is still to be verified, of whom
+     * there may be thousands, have no more of their input kept than that and a frame's beginning.
+     */
+    SESSION_READ_EARLY_MAX = 8 * 1024,
     /* How long one connection's input is worked on in one turn, when others wait: what is left
      * comes in the next. The clock is looked at after so many frames; those that change the
      * catalogue or search a queue count as several, a message that had to be routed anew as all of

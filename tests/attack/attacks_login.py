@@ -184,3 +184,28 @@ def vhosts_that_are_none(s):
             check_equal("reply code", end.method and end.method.reply_code, 530)
         else:
             raise Failure(f"{vhost!r} is a vhost")
+
+
+@attack
+def many_who_wait_for_their_login_and_send_on(s):
+    """Each password takes its time; meanwhile thousands wait, whose input is kept for later."""
+    heartbeats, count = wire.frame(wire.FRAME_HEARTBEAT, 0, b"") * 20_000, 1000
+    before, waiting = s.rss(), []
+    for _ in range(count):
+        connection = Connection(s.address, s.deadline)
+        connection.send(wire.PROTOCOL_HEADER + wire.method_frame(
+            0, "connection.start-ok", client_properties={}, mechanism="PLAIN", locale="en_US",
+            response="\0guest\0wrong"))
+        connection.socket.setblocking(False)
+        try:
+            connection.socket.send(heartbeats)
+        except BlockingIOError:
+            pass  # it is more than is read
+        waiting.append(connection)
+    s.connect().close()  # so all that came before was read
+    grown = s.rss() - before
+    s.say(f"{grown / count / 1024:.0f} KiB each")
+    for connection in waiting:
+        connection.drop()
+    if grown > 40 * MIB:  # of which scrypt has 16 for whoever's turn it is
+        raise Failure(f"the broker grew by {grown / MIB:.0f} MiB")
