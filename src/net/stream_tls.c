@@ -30,6 +30,10 @@ enum {
     /* Messages after the handshake (key updates) in one call. Clients send one in many gigabytes;
      * each costs us keys and perhaps an answer. */
     LATE_MESSAGES_MAX = 32,
+    /* What a client may send until its handshake is over, since OpenSSL keeps messages that have
+     * not come whole, of 128 KiB even. A ClientHello has one or two, its certificates some more. */
+    HANDSHAKE_BYTES_MAX = 32 * 1024,
+    HANDSHAKE_BYTES_MAX_VERIFIED = 64 * 1024,
     FIRST_BYTES = 4, /* by which a client that speaks no TLS is known */
 };
 
@@ -40,8 +44,10 @@ struct tls_stream {
     bool is_established; /* the opposite of the stream's is_handshaking, for OpenSSL's callbacks */
     bool has_failed;     /* for good; the three fields below say why */
     bool has_flooded;
-    unsigned long reason; /* OpenSSL's code; 0: stream->error */
-    long verify_result;   /* X509_V_..., when the client's certificate is the reason */
+    bool has_sent_too_much; /* in the handshake */
+    size_t received;        /* bytes, in the handshake */
+    unsigned long reason;   /* OpenSSL's code; 0: stream->error */
+    long verify_result;     /* X509_V_..., when the client's certificate is the reason */
     uint8_t first[FIRST_BYTES];
     uint8_t first_count;
     uint8_t *kept; /* owned: what was read ahead when OpenSSL had to stop; NULL: nothing */
@@ -99,9 +105,20 @@ receive(BIO *bio, void *into, size_t size)
     if (got == 0)
         BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
     scratch.left -= (size_t)got;
+    tls->received += (size_t)got;
     scratch.is_drained = got > 0 && (size_t)got < size;
     note_first(tls, into, (size_t)got);
     return got;
+}
+
+/* Has a client sent more than any handshake needs, and has not finished it? */
+static bool
+is_too_much(const struct tls_stream *tls)
+{
+    bool is_verified = (SSL_get_verify_mode(tls->ssl) & SSL_VERIFY_PEER) != 0;
+
+    return tls->received > (is_verified ? HANDSHAKE_BYTES_MAX_VERIFIED : HANDSHAKE_BYTES_MAX)
+           && SSL_is_init_finished(tls->ssl) == 0;
 }
 
 static int
@@ -113,6 +130,10 @@ bio_read(BIO *bio, char *into, int size)
     BIO_clear_retry_flags(bio);
     if (scratch.late_messages > LATE_MESSAGES_MAX) {
         tls->has_flooded = true;
+        return -1;
+    }
+    if (!tls->is_established && is_too_much(tls)) {
+        tls->has_sent_too_much = true;
         return -1;
     }
     if (scratch.begin == scratch.end) {
@@ -301,6 +322,8 @@ reason_text(const struct stream *stream)
 
     if (tls->has_flooded)
         return "too many TLS key updates";
+    if (tls->has_sent_too_much)
+        return "the client sent too much in it";
     if (tls->reason == 0)
         return stream->error == ECONNRESET && stream->is_handshaking ? "closed by the client"
                                                                      : strerror(stream->error);

@@ -162,6 +162,27 @@ def a_handshake_that_stalls_anywhere_is_ended_in_time(world):
 
 
 @test
+def a_handshake_of_endless_bytes_is_ended(world):
+    """OpenSSL would keep 128 KiB of a message that has not come whole."""
+    hello = b"\x01\x01\xff\x00\x03\x03" + bytes(120_000)
+    for mode, most in ((None, 50_000), ("require", 90_000)):
+        broker = world.start_secure(world.trusting(mode) if mode else "")
+        for record in (16384, 100):
+            sock = socket.create_connection(broker.secure_address, TIME_LIMIT)
+            since = broker.log.count()
+            for begin in range(0, most, record):
+                part = hello[begin:begin + record]
+                try:
+                    sock.sendall(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part)
+                except ConnectionError:
+                    break
+            broker.log.wait("TLS handshake failed: the client sent too much in it", since)
+            sock.close()
+        world.client(broker, identity="guest").handshake().close()
+        broker.stop()
+
+
+@test
 def a_flood_of_handshakes_does_not_stop_others(world):
     broker = world.start_secure(certificate="rsa")
     bystander = Bystander(world, broker)
