@@ -493,6 +493,8 @@ departures_clear(struct shard *shard)
         struct departure_line *line = LIST_ENTRY(node, struct departure_line, link);
         line->references++;
         clear(&line->held);
+        /* Its queue may keep the line until other queues' timers are no more. */
+        wheel_cancel(&shard->wheel, &line->retry_timer);
         line_unref(line);
     }
 }

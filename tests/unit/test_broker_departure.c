@@ -404,6 +404,20 @@ START_TEST(a_broker_may_end_while_dead_letters_wait)
 }
 END_TEST
 
+/* Of a queue that is freed before the other, the timer has the same time as that of the line. */
+START_TEST(a_broker_may_end_when_dead_letters_have_waited)
+{
+    declare("before", &(struct arguments){0});
+    struct queue_record *full;
+    (void)queue_before_a_full_one(true, &full);
+    pass(LIVES_MS);
+    queue_delete(queue_of(full));
+    pass(1000);
+    ck_assert(departures_are_over(shard));
+    send("", "before", 1, 1000, 0);
+}
+END_TEST
+
 START_TEST(a_reject_that_asks_does_not_wait_for_room_in_the_dead_letter_queue)
 {
     struct queue_record *queue =
@@ -584,6 +598,7 @@ add(TCase *tests)
     tcase_add_test(tests, dead_letters_that_wait_are_tried_a_few_at_a_time);
     tcase_add_test(tests, a_dead_letter_that_waits_gets_its_turn_behind_others_that_are_refused);
     tcase_add_loop_test(tests, a_broker_may_end_while_dead_letters_wait, 0, 2);
+    tcase_add_test(tests, a_broker_may_end_when_dead_letters_have_waited);
     tcase_add_loop_test(tests, a_dead_letter_that_is_refused_waits_and_goes_when_there_is_room, 0,
                         4);
     tcase_add_loop_test(tests, a_settlement_that_asks_is_answered_when_the_journal_has_it, 0, 2);
