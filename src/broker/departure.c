@@ -1,6 +1,7 @@
 /* Departures: see the header. */
 #include "broker/departure.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -39,7 +40,6 @@ struct departure {
 
 /* The departures of one queue by one route. */
 struct departure_line {
-    struct list link; /* in departure_lines */
     struct shard *shard;
     uint32_t references; /* of departures, and of the queue */
     bool has_routing_key;
@@ -50,6 +50,7 @@ struct departure_line {
     struct timer retry_timer; /* while any is held */
     /* Point into data. `exchange` is where to: the dead-letter exchange, or the delayed one. */
     struct slice queue_name, exchange, routing_key;
+    struct slice key; /* in the shard's departure_lines: see line_key */
     char data[];
 };
 
@@ -125,21 +126,42 @@ try_again(struct timer *timer, int64_t now_ms)
         wheel_set(&line->shard->wheel, timer, now_ms + RETRY_MS);
 }
 
-static bool
-is_line(const struct departure_line *line, struct slice exchange, const struct slice *routing_key)
+/* What tells a line from others: the queue, and the route. Room for the longest names. */
+struct line_key {
+    char data[sizeof(struct ref) + sizeof(uint16_t) + 2 * UINT8_MAX];
+    size_t size;
+};
+
+static struct line_key
+line_key(struct ref queue, struct slice exchange, const struct slice *routing_key)
 {
-    return slice_equal(line->exchange, exchange) && line->has_routing_key == (routing_key != NULL)
-           && (routing_key == NULL || slice_equal(line->routing_key, *routing_key));
+    struct line_key key;
+    /* The size of the exchange's name, and whether a routing key follows it. */
+    uint16_t shape = (uint16_t)(exchange.size << 1 | (routing_key != NULL));
+    char *at = key.data;
+    assert(exchange.size <= UINT8_MAX && (routing_key == NULL || routing_key->size <= UINT8_MAX));
+    (void)slice_keep(&at, (struct slice){(const char *)&queue, sizeof(queue)});
+    (void)slice_keep(&at, (struct slice){(const char *)&shape, sizeof(shape)});
+    (void)slice_keep(&at, exchange);
+    if (routing_key != NULL)
+        (void)slice_keep(&at, *routing_key);
+    key.size = (size_t)(at - key.data);
+    return key;
+}
+
+struct slice
+departure_line_key(const void *value)
+{
+    return ((const struct departure_line *)value)->key;
 }
 
 /* NULL: out of memory. The reference is the caller's. */
 static struct departure_line *
-line_new(const struct queue *queue, struct slice exchange, const struct slice *routing_key)
+line_new(const struct queue *queue, struct slice exchange, const struct slice *routing_key,
+         const struct line_key *key)
 {
     const struct queue_record *record = queue->record;
-    size_t key_size = routing_key == NULL ? 0 : routing_key->size;
-    struct departure_line *line =
-        malloc(sizeof(*line) + record->name.size + exchange.size + key_size);
+    struct departure_line *line = malloc(sizeof(*line) + key->size + record->name.size);
     if (line == NULL)
         return NULL;
     char *at = line->data;
@@ -147,17 +169,23 @@ line_new(const struct queue *queue, struct slice exchange, const struct slice *r
         .shard = queue->shard,
         .references = 1,
         .has_routing_key = routing_key != NULL,
-        .vhost = vhost_ref(record->vhost),
         .queue = queue->ref,
         .queue_id = queue->journal_id,
         .queue_name = slice_keep(&at, record->name),
-        .exchange = slice_keep(&at, exchange),
-        .routing_key = routing_key != NULL ? slice_keep(&at, *routing_key) : (struct slice){0},
+        .key = slice_keep(&at, (struct slice){key->data, key->size}),
     };
+    /* The names are the key's end. */
+    size_t key_size = routing_key == NULL ? 0 : routing_key->size;
+    const char *end = line->key.data + line->key.size;
+    line->routing_key = (struct slice){end - key_size, key_size};
+    line->exchange = (struct slice){line->routing_key.data - exchange.size, exchange.size};
     list_init(&line->held);
     timer_init(&line->retry_timer, try_again);
-    list_init(&line->link);
-    list_push_back(&queue->shard->departure_lines, &line->link);
+    if (map_insert(&queue->shard->departure_lines, line) != 0) {
+        free(line);
+        return NULL;
+    }
+    line->vhost = vhost_ref(record->vhost);
     return line;
 }
 
@@ -166,7 +194,7 @@ line_unref(struct departure_line *line)
 {
     if (--line->references > 0)
         return;
-    list_remove(&line->link);
+    map_remove(&line->shard->departure_lines, line->key);
     wheel_cancel(&line->shard->wheel, &line->retry_timer);
     vhost_unref(line->vhost);
     free(line);
@@ -185,9 +213,16 @@ queue_forget_line(struct queue *queue)
 static struct departure_line *
 line_of(struct queue *queue, struct slice exchange, const struct slice *routing_key)
 {
-    if (queue->line == NULL || !is_line(queue->line, exchange, routing_key)) {
+    struct line_key key = line_key(queue->ref, exchange, routing_key);
+    struct slice wanted = {key.data, key.size};
+    if (queue->line == NULL || !slice_equal(queue->line->key, wanted)) {
+        struct departure_line *line = map_find(&queue->shard->departure_lines, wanted);
+        if (line != NULL)
+            line->references++;
+        else
+            line = line_new(queue, exchange, routing_key, &key);
         queue_forget_line(queue);
-        queue->line = line_new(queue, exchange, routing_key);
+        queue->line = line;
     }
     if (queue->line != NULL)
         queue->line->references++;
@@ -488,9 +523,9 @@ departures_clear(struct shard *shard)
 {
     clear(&shard->departures);
     clear(&shard->departures_asking);
-    struct list *node;
-    while ((node = list_pop_front(&shard->departure_lines)) != NULL) {
-        struct departure_line *line = LIST_ENTRY(node, struct departure_line, link);
+    size_t cursor = 0;
+    struct departure_line *line;
+    while ((line = map_next(&shard->departure_lines, &cursor)) != NULL) {
         line->references++;
         clear(&line->held);
         /* Its queue may keep the line until other queues' timers are no more. */

@@ -49,6 +49,9 @@ bool queue_depart_refused(struct queue *queue, struct message *message);
 /* The queue is freed; what has departed from it goes on. */
 void queue_forget_line(struct queue *queue);
 
+/* What tells lines of departures apart, for the shard's map of them. */
+struct slice departure_line_key(const void *line);
+
 /* Does departures that are due, at most `budget`, and none while the journal is short; returns
  * whether there are more. */
 bool departures_run(struct shard *shard, unsigned budget);

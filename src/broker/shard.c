@@ -53,7 +53,7 @@ shard_new(struct broker *broker, uint32_t index)
     list_init(&shard->graveyard);
     list_init(&shard->departures);
     list_init(&shard->departures_asking);
-    list_init(&shard->departure_lines);
+    map_init(&shard->departure_lines, departure_line_key);
     list_init(&shard->announcements);
     shard->outboxes = calloc(broker->shard_count, sizeof(*shard->outboxes));
     if (shard->outboxes == NULL) {
@@ -146,6 +146,7 @@ shard_free(struct shard *shard)
     ref_table_fini(&shard->subscriptions);
     ref_table_fini(&shard->clients);
     ref_table_fini(&shard->refusable);
+    map_fini(&shard->departure_lines);
     free(shard->outboxes);
     free(shard);
 }

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "base/map.h"
 #include "base/wall_clock.h"
 #include "base/wheel.h"
 #include "broker/catalogue.h"
@@ -191,7 +192,7 @@ struct shard {
     int64_t may_read;              /* bytes of messages that they may still read in it */
     struct list departures; /* messages on their way out of a queue: dead letters, delayed ones */
     struct list departures_asking; /* those that wait for an answer */
-    struct list departure_lines;   /* what they have in common, and those that try again later */
+    struct map departure_lines;    /* what they have in common, and those that try again later */
     size_t held;                   /* how many these are */
     bool is_behind;                /* the last turn ended before the departures did */
     struct list announcements;     /* of policies to queues that do not know of them yet */

@@ -362,6 +362,38 @@ START_TEST(dead_letters_that_wait_are_tried_a_few_at_a_time)
 }
 END_TEST
 
+/* Also where messages that came through different exchanges go different ways in turn. */
+START_TEST(dead_letters_that_wait_are_tried_a_few_of_each_route)
+{
+    static const char *const exchanges[] = {"e1", "e2"}, *const dead[] = {"full1", "full2"};
+    struct arguments one = {.max_length = 1, .overflow = "reject-publish"};
+    struct queue_record *queue = declare("q", &(struct arguments){0});
+    for (int i = 0; i < 2; i++) {
+        struct amqp_table_builder arguments;
+        amqp_table_builder_init(&arguments);
+        amqp_table_builder_put_string(&arguments, SLICE("x-dead-letter-exchange"), SLICE(""));
+        amqp_table_builder_put_string(&arguments, SLICE("x-dead-letter-routing-key"),
+                                      slice_from(dead[i]));
+        declare_exchange(exchanges[i], "fanout", amqp_table_builder_finish(&arguments));
+        amqp_table_builder_free(&arguments);
+        bind_queue(exchanges[i], "q", "", (struct slice){"", 0});
+        (void)declare(dead[i], &one);
+        send("", dead[i], 1000, -1, 0);
+    }
+    for (uint64_t uid = 1; uid <= HELD; uid++)
+        send(exchanges[uid % 2], "", uid, LIVES_MS, 0);
+    pass(LIVES_MS);
+    ck_assert_uint_eq(shard->held, HELD);
+    for (int seconds = 0; seconds < 3; seconds++) {
+        size_t reads = test_journal.reads;
+        pass(1000);
+        ck_assert_uint_gt(test_journal.reads, reads);
+        ck_assert_uint_lt(test_journal.reads, reads + HELD / 2);
+    }
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), HELD);
+}
+END_TEST
+
 /* Those of one queue may go to different ones. */
 START_TEST(a_dead_letter_that_waits_gets_its_turn_behind_others_that_are_refused)
 {
@@ -596,6 +628,7 @@ add(TCase *tests)
     tcase_add_loop_test(tests, dead_letters_that_wait_are_not_in_memory, 0, 2);
     tcase_add_test(tests, dead_letters_that_wait_in_memory_count);
     tcase_add_test(tests, dead_letters_that_wait_are_tried_a_few_at_a_time);
+    tcase_add_test(tests, dead_letters_that_wait_are_tried_a_few_of_each_route);
     tcase_add_test(tests, a_dead_letter_that_waits_gets_its_turn_behind_others_that_are_refused);
     tcase_add_loop_test(tests, a_broker_may_end_while_dead_letters_wait, 0, 2);
     tcase_add_test(tests, a_broker_may_end_when_dead_letters_have_waited);
