@@ -9,8 +9,10 @@
 #include "base/memory.h"
 
 /* What was refused everywhere, or found no memory, is tried again after so long: so many of a line,
- * and as long as they are taken, twice as many each time. */
-enum { RETRY_MS = 1000, TRIED_AGAIN = 16, FOLLOW = 2 };
+ * and as long as they are taken, twice as many each time. If there are many lines, fewer of each;
+ * and if there are very many, each line after the longer, so that trying is not all that is done.
+ */
+enum { RETRY_MS = 1000, TRIED_AGAIN = 16, FOLLOW = 2, TRIED_AGAIN_OF_ALL = 2048 };
 
 /* Bytes of bodies that go on in a turn: each is copied, and perhaps written. */
 enum { WRITTEN_PER_TURN = 1024 * 1024 };
@@ -47,7 +49,7 @@ struct departure_line {
     struct ref queue;
     uint64_t queue_id;
     struct list held;
-    struct timer retry_timer; /* while any is held */
+    struct timer retry_timer; /* set while any is held, and till its next time */
     /* Point into data. `exchange` is where to: the dead-letter exchange, or the delayed one. */
     struct slice queue_name, exchange, routing_key;
     struct slice key; /* in the shard's departure_lines: see line_key */
@@ -79,6 +81,14 @@ put_away(struct departure *departure)
     shard_count_queued(shard, message);
 }
 
+static void
+retry_later(struct departure_line *line)
+{
+    struct shard *shard = line->shard;
+    int64_t rounds = 1 + (int64_t)(shard->lines_held / TRIED_AGAIN_OF_ALL);
+    wheel_set(&shard->wheel, &line->retry_timer, shard->now_ms + rounds * RETRY_MS);
+}
+
 /* It tries again later. */
 static void
 hold(struct departure *departure)
@@ -89,8 +99,10 @@ hold(struct departure *departure)
     put_away(departure);
     list_move_back(&line->held, &departure->link);
     line->shard->held++;
-    if (!timer_is_set(&line->retry_timer))
-        wheel_set(&line->shard->wheel, &line->retry_timer, line->shard->now_ms + RETRY_MS);
+    if (timer_is_set(&line->retry_timer))
+        return;
+    line->shard->lines_held++;
+    retry_later(line);
 }
 
 static void
@@ -120,10 +132,24 @@ let_go(struct departure_line *line, unsigned count)
 static void
 try_again(struct timer *timer, int64_t now_ms)
 {
+    (void)now_ms;
     struct departure_line *line = CONTAINER_OF(timer, struct departure_line, retry_timer);
-    let_go(line, TRIED_AGAIN);
-    if (!list_is_empty(&line->held))
-        wheel_set(&line->shard->wheel, timer, now_ms + RETRY_MS);
+    size_t share = TRIED_AGAIN_OF_ALL / line->shard->lines_held;
+    if (list_is_empty(&line->held)) {
+        line->shard->lines_held--;
+        return;
+    }
+    let_go(line, share > TRIED_AGAIN ? TRIED_AGAIN : share < 1 ? 1 : (unsigned)share);
+    retry_later(line); /* also when none is left: those that go now may come back */
+}
+
+static void
+no_more_retries(struct departure_line *line)
+{
+    if (!timer_is_set(&line->retry_timer))
+        return;
+    wheel_cancel(&line->shard->wheel, &line->retry_timer);
+    line->shard->lines_held--;
 }
 
 /* What tells a line from others: the queue, and the route. Room for the longest names. */
@@ -195,7 +221,7 @@ line_unref(struct departure_line *line)
     if (--line->references > 0)
         return;
     map_remove(&line->shard->departure_lines, line->key);
-    wheel_cancel(&line->shard->wheel, &line->retry_timer);
+    no_more_retries(line);
     vhost_unref(line->vhost);
     free(line);
 }
@@ -529,7 +555,7 @@ departures_clear(struct shard *shard)
         line->references++;
         clear(&line->held);
         /* Its queue may keep the line until other queues' timers are no more. */
-        wheel_cancel(&shard->wheel, &line->retry_timer);
+        no_more_retries(line);
         line_unref(line);
     }
 }

@@ -194,6 +194,7 @@ struct shard {
     struct list departures_asking; /* those that wait for an answer */
     struct map departure_lines;    /* what they have in common, and those that try again later */
     size_t held;                   /* how many these are */
+    size_t lines_held;             /* and of how many lines */
     bool is_behind;                /* the last turn ended before the departures did */
     struct list announcements;     /* of policies to queues that do not know of them yet */
     struct shard_statistics statistics;

@@ -394,6 +394,43 @@ START_TEST(dead_letters_that_wait_are_tried_a_few_of_each_route)
 }
 END_TEST
 
+/* However many queues they are of. */
+START_TEST(dead_letters_of_very_many_queues_are_tried_a_few_at_a_time)
+{
+    enum { MANY = 5000, TRIED_IN_A_SECOND = 2048 };
+    struct queue_record *full = NULL;
+    for (uint64_t uid = 1; uid <= MANY; uid++) {
+        char name[16];
+        snprintf(name, sizeof(name), "q%d", (int)uid);
+        (void)declare(name, &(struct arguments){.dead_letters_to = "full"});
+        if (full == NULL) {
+            full =
+                declare("full", &(struct arguments){.max_length = 1, .overflow = "reject-publish"});
+            send("", "full", MANY + 1, -1, 0);
+        }
+        send("", name, uid, LIVES_MS, 0);
+    }
+    pass(LIVES_MS);
+    ck_assert_uint_eq(shard->held, MANY);
+    for (int seconds = 0; seconds < 10; seconds++) {
+        size_t reads = test_journal.reads;
+        pass(1000);
+        ck_assert_uint_gt(test_journal.reads, reads);
+        ck_assert_uint_le(test_journal.reads - reads, TRIED_IN_A_SECOND * 3 / 2);
+    }
+    ck_assert_uint_eq(shard->held, MANY);
+    queue_delete(queue_of(full));
+    settle_down();
+    struct queue_record *wide = declare("full", &(struct arguments){0});
+    for (int seconds = 0; wide->ready < MANY; seconds++) {
+        ck_assert_int_lt(seconds, 10);
+        pass(1000);
+    }
+    pass(10000);
+    ck_assert_uint_eq(shard->lines_held, 0);
+}
+END_TEST
+
 /* Those of one queue may go to different ones. */
 START_TEST(a_dead_letter_that_waits_gets_its_turn_behind_others_that_are_refused)
 {
@@ -629,6 +666,7 @@ add(TCase *tests)
     tcase_add_test(tests, dead_letters_that_wait_in_memory_count);
     tcase_add_test(tests, dead_letters_that_wait_are_tried_a_few_at_a_time);
     tcase_add_test(tests, dead_letters_that_wait_are_tried_a_few_of_each_route);
+    tcase_add_test(tests, dead_letters_of_very_many_queues_are_tried_a_few_at_a_time);
     tcase_add_test(tests, a_dead_letter_that_waits_gets_its_turn_behind_others_that_are_refused);
     tcase_add_loop_test(tests, a_broker_may_end_while_dead_letters_wait, 0, 2);
     tcase_add_test(tests, a_broker_may_end_when_dead_letters_have_waited);
