@@ -64,7 +64,8 @@ struct lane {
     uint64_t ready;
     uint64_t live;              /* ready or unacknowledged */
     int64_t latest_deadline_ms; /* of the messages that came in order of their deadlines */
-    uint64_t retimed;           /* deadlines of entries before it are not up to date */
+    uint64_t retimed;           /* deadlines of entries before it are not up to date, but for: */
+    uint64_t retimed_last;      /* the one that was brought up to date last */
 };
 
 void lane_init(struct lane *lane);

@@ -235,6 +235,14 @@ has_metered(const struct queue *queue)
     return false;
 }
 
+/* Whether a message may be read to see how long it lives. Not only while those that leave may be
+ * read: as long as departures wait, perhaps for a disk to have room, consumers must go on. */
+static bool
+may_look(const struct shard *shard)
+{
+    return shard->may_read > (shard->is_behind ? -(int64_t)QUEUE_READ_PER_TURN : 0);
+}
+
 bool
 queue_run(struct queue *queue)
 {
@@ -245,18 +253,24 @@ queue_run(struct queue *queue)
     while (!queue->is_deleted && !list_is_empty(&queue->able)
            && (entry = queue_first_ready(queue, &tag, &lane)) != NULL) {
         /* What is past its deadline is not delivered; a time to live of 0 may be, at once. */
-        bool is_expired = entry->deadline_ms < queue->shard->now_ms;
-        if (budget-- == 0 || (is_expired && must_wait(queue, entry, DEPARTS_EXPIRED))) {
+        int64_t past_ms = queue->shard->now_ms - 1;
+        bool must_look = entry->message == NULL && !deadline_is_known(lane, tag);
+        bool waits = must_look ? !may_look(queue->shard)
+                               : entry->deadline_ms <= past_ms
+                                     && must_wait(queue, entry, queue_expiry_reason(queue));
+        if (budget-- == 0 || waits) {
+            queue->shard->work += must_look; /* it can go on in the next turn */
             (void)queue_shrink(queue);
             queue_publish_statistics(queue);
             return true;
         }
-        if (is_expired) {
-            queue_depart(queue, tag, entry,
-                         queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED);
+        if (!queue_update_deadline(queue, tag, lane, entry))
             continue;
-        }
-        if (queue_fetch(queue, tag, lane, entry))
+        if (entry->deadline_ms <= past_ms && must_look && queue->shard->may_read <= 0)
+            queue_page_out(queue, entry); /* to leave in another turn */
+        else if (entry->deadline_ms <= past_ms)
+            queue_depart(queue, tag, entry, queue_expiry_reason(queue));
+        else if (queue_fetch(queue, tag, lane, entry))
             deliver(LIST_ENTRY(queue->able.next, struct subscription, turn_link), tag, lane, entry);
     }
     if (queue->is_deleted)
@@ -293,8 +307,16 @@ queue_get(struct queue *queue, const struct mail *mail)
     struct entry *entry;
     /* More may have expired than queue_run takes out in one go. */
     while ((entry = queue_first_ready(queue, &tag, &lane)) != NULL) {
-        bool is_expired = entry->deadline_ms <= queue->shard->now_ms;
-        if (budget-- == 0 || (is_expired && must_wait(queue, entry, DEPARTS_EXPIRED))) {
+        int64_t now_ms = queue->shard->now_ms;
+        bool must_look = entry->message == NULL && !deadline_is_known(lane, tag);
+        bool waits =
+            !must_look && entry->deadline_ms <= now_ms && must_wait(queue, entry, DEPARTS_EXPIRED);
+        if (!waits && budget > 0 && !queue_update_deadline(queue, tag, lane, entry))
+            continue;
+        bool is_expired = entry->deadline_ms <= now_ms;
+        if (budget-- == 0 || waits || (is_expired && must_look && queue->shard->may_read <= 0)) {
+            if (must_look)
+                queue_page_out(queue, entry);
             shard_send_later(queue->shard, mail);
             return;
         }

@@ -267,11 +267,7 @@ queue_first_ready(struct queue *queue, uint64_t *tag, struct lane **lane)
     for (uint16_t i = queue->highest_lane;; i--) {
         struct lane *candidate = queue->lanes[i];
         uint64_t sequence;
-        struct entry *entry;
-        do
-            entry = candidate == NULL ? NULL : lane_first_ready(candidate, &sequence);
-        while (entry != NULL
-               && !queue_update_deadline(queue, queue_tag(i, sequence), candidate, entry));
+        struct entry *entry = candidate == NULL ? NULL : lane_first_ready(candidate, &sequence);
         if (entry != NULL) {
             queue->highest_lane = i;
             *lane = candidate;

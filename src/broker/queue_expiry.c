@@ -131,6 +131,7 @@ queue_retime(struct queue *queue)
         if (lane == NULL || lane->live == 0)
             continue;
         lane->retimed = lane->tail;
+        lane->retimed_last = UINT64_MAX;
         lane->latest_deadline_ms = latest_ms;
     }
     be_expiring(queue);
@@ -147,6 +148,7 @@ queue_retime_entry(struct queue *queue, uint64_t tag, struct lane *lane, struct 
     if (lives_ms < 0 || (ttl_ms >= 0 && ttl_ms < lives_ms))
         lives_ms = ttl_ms;
     entry->deadline_ms = lives_ms < 0 ? NEVER : published_ms + lives_ms;
+    lane->retimed_last = tag & TAG_SEQUENCE_MASK;
     return true;
 }
 
@@ -157,17 +159,6 @@ static int64_t
 first_in_heap_ms(const struct queue *queue)
 {
     return queue->expiry_count == 0 ? NEVER : queue->expiries[0].deadline_ms;
-}
-
-/* Whether the entry has to be read, to find its deadline or since it is due and has somewhere to
- * go, and must wait for that. */
-static bool
-cannot_expire_yet(const struct queue *queue, const struct lane *lane, uint64_t sequence,
-                  const struct entry *entry, enum departure_reason reason)
-{
-    if (entry->message == NULL && sequence < lane->retimed && queue->shard->may_read <= 0)
-        return true;
-    return entry->deadline_ms <= queue->shard->now_ms && must_wait(queue, entry, reason);
 }
 
 /* Expires what is due at the heads of the lanes; the deadline of the first that is left. A store of
@@ -182,14 +173,15 @@ expire_heads(struct queue *queue, enum departure_reason reason, unsigned *budget
         uint64_t sequence;
         struct entry *entry;
         while (lane != NULL && (entry = lane_first_ready(lane, &sequence)) != NULL) {
-            if (cannot_expire_yet(queue, lane, sequence, entry, reason)) {
-                int64_t due_ms = sequence < lane->retimed ? now_ms : entry->deadline_ms;
+            uint64_t tag = queue_tag(i, sequence);
+            if (queue_must_wait_to_expire(queue, lane, tag, entry, now_ms)) {
+                int64_t due_ms = deadline_is_known(lane, tag) ? entry->deadline_ms : now_ms;
                 if (due_ms < next_ms)
                     next_ms = due_ms;
                 break;
             }
             bool was_there = entry->message != NULL;
-            if (!queue_update_deadline(queue, queue_tag(i, sequence), lane, entry))
+            if (!queue_update_deadline(queue, tag, lane, entry))
                 continue;
             if (entry->deadline_ms > now_ms && !was_there) /* one of each of very many queues */
                 queue_page_out(queue, entry);
@@ -200,7 +192,7 @@ expire_heads(struct queue *queue, enum departure_reason reason, unsigned *budget
                 break;
             }
             --*budget;
-            queue_depart(queue, queue_tag(i, sequence), entry, reason);
+            queue_depart(queue, tag, entry, reason);
         }
     }
     return next_ms;
@@ -216,7 +208,8 @@ first_in_heap_waits(const struct queue *queue, enum departure_reason reason, int
     struct lane *lane;
     uint64_t tag = queue->expiries[0].tag;
     const struct entry *entry = queue_entry(queue, tag, &lane);
-    return entry != NULL && cannot_expire_yet(queue, lane, tag & TAG_SEQUENCE_MASK, entry, reason);
+    return entry != NULL
+           && queue_must_wait_to_expire(queue, lane, tag, entry, queue->shard->now_ms);
 }
 
 /* Takes the first item of the heap off; its message expires if it is still there. Another
@@ -250,8 +243,7 @@ void
 queue_expire(struct queue *queue)
 {
     int64_t now_ms = queue->shard->now_ms;
-    enum departure_reason reason =
-        queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED;
+    enum departure_reason reason = queue_expiry_reason(queue);
     unsigned budget = QUEUE_RUN_BUDGET;
     int64_t next_ms = expire_heads(queue, reason, &budget);
     while (first_in_heap_ms(queue) <= now_ms && budget > 0

@@ -44,7 +44,8 @@ queue_publish_statistics(const struct queue *queue)
 /* The entry of a tag and its lane, or NULL: it has left. */
 struct entry *queue_entry(const struct queue *queue, uint64_t tag, struct lane **lane);
 
-/* The ready message whose turn it is: of the highest priority, the oldest. NULL: there is none. */
+/* The ready message whose turn it is: of the highest priority, the oldest. NULL: there is none. Its
+ * deadline may be that of an earlier message-ttl. */
 struct entry *queue_first_ready(struct queue *queue, uint64_t *tag, struct lane **lane);
 
 /* A new place at the end of the lane of that number. NULL: out of memory. */
@@ -104,17 +105,44 @@ void queue_retime(struct queue *queue);
 /* The same for an entry that may have come under another message-ttl. */
 bool queue_retime_entry(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry);
 
-/* Sees to it that the deadline of the entry is that of the present message-ttl. False: for that its
- * message had to be read and cannot be, and the entry has left. */
+/* Whether the deadline of the entry is that of the present message-ttl. */
+static inline bool
+deadline_is_known(const struct lane *lane, uint64_t tag)
+{
+    uint64_t sequence = tag & TAG_SEQUENCE_MASK;
+    return LIKELY(sequence >= lane->retimed) || sequence == lane->retimed_last;
+}
+
+/* Sees to it that it is. False: for that its message had to be read and cannot be, and the entry
+ * has left. */
 static inline bool
 queue_update_deadline(struct queue *queue, uint64_t tag, struct lane *lane, struct entry *entry)
 {
-    return LIKELY((tag & TAG_SEQUENCE_MASK) >= lane->retimed)
-           || queue_retime_entry(queue, tag, lane, entry);
+    return deadline_is_known(lane, tag) || queue_retime_entry(queue, tag, lane, entry);
 }
 
 /* Something expires at that time. */
 void queue_arm_expiry(struct queue *queue, int64_t deadline_ms);
+
+/* For what reason messages leave at their deadlines. */
+static inline enum departure_reason
+queue_expiry_reason(const struct queue *queue)
+{
+    return queue->record->is_internal ? DEPARTS_DELAY_OVER : DEPARTS_EXPIRED;
+}
+
+/* Whether the entry has to be read, to find its deadline or since that is due by then and it has
+ * somewhere to go, and must wait for that. */
+static inline bool
+queue_must_wait_to_expire(const struct queue *queue, const struct lane *lane, uint64_t tag,
+                          const struct entry *entry, int64_t due_ms)
+{
+    if (LIKELY(entry->message != NULL))
+        return false;
+    if (!deadline_is_known(lane, tag))
+        return queue->shard->may_read <= 0;
+    return entry->deadline_ms <= due_ms && must_wait(queue, entry, queue_expiry_reason(queue));
+}
 
 /* Expires what is due, within a turn's budget. */
 void queue_expire(struct queue *queue);

@@ -279,16 +279,20 @@ queue_on_disk(const struct said *arguments, int64_t expiration_ms, uint64_t coun
     return queue;
 }
 
+/* Expired, or too many; also when the same policy gives them another time to live, for which the
+ * head is looked at. */
 START_TEST(what_is_dropped_is_not_read)
 {
     struct queue_record *queue = queue_on_disk(NULL, _i == 0 ? 100 : -1, 300);
     if (_i == 0)
         pass(100);
-    else
+    else if (_i == 1)
         POLICY("p", {"max-length", .number = 0});
+    else
+        POLICY("p", {"max-length", .number = 0}, {"message-ttl", .number = 100000});
     ck_assert_uint_eq(queue->ready, 0);
     ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
-    ck_assert_uint_eq(test_journal.reads, 0);
+    ck_assert_uint_le(test_journal.reads, _i == 2 ? 1 : 0);
 }
 END_TEST
 
@@ -303,6 +307,40 @@ START_TEST(what_was_read_for_its_time_only_does_not_stay_in_memory)
     ck_assert_uint_eq(get(queue)->uid, 1);
     pass(_i == 0 ? 9001 : 1);
     ck_assert_uint_eq(queue->ready, 0);
+}
+END_TEST
+
+/* Each priority has a head, which is looked at. Together they are more than may be read in a turn.
+ */
+START_TEST(what_was_read_for_its_time_is_not_read_for_it_again)
+{
+    enum { PRIORITIES = 8, SIZE = QUEUE_READ_PER_TURN / PRIORITIES * 2 };
+    struct queue_record *queue =
+        declare_saying(shard, "q", SAY({"x-max-priority", .number = PRIORITIES}));
+    shard->memory_share = shard->memory_most = 0;
+    for (int i = 0; i < PRIORITIES; i++) {
+        uint32_t answers;
+        struct message_wish wish = {.uid = (uint64_t)i + 1,
+                                    .exchange = "",
+                                    .routing_key = "q",
+                                    .body_size = SIZE,
+                                    .persistent = true,
+                                    .priority = i,
+                                    .expiration_ms = -1};
+        ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, 1, &answers), 1);
+    }
+    settle_down();
+    char error[POLICY_ERROR_MAX];
+    const struct policy_wish wish = {.name = "p", .says = SAY({"message-ttl", .number = 1000})};
+    ck_assert_int_eq(try_policy_from(shard, &wish, error), 0);
+    for (int turns = 0; shard_run(shard); turns++)
+        ck_assert_int_lt(turns, 100);
+    ck_assert_uint_eq(test_journal.reads, PRIORITIES);
+    pass(999);
+    ck_assert_uint_eq(queue->ready, PRIORITIES);
+    pass(1);
+    ck_assert_uint_eq(queue->ready, 0);
+    ck_assert_uint_eq(test_journal.reads, PRIORITIES);
 }
 END_TEST
 
@@ -342,6 +380,41 @@ START_TEST(no_more_dead_letters_are_read_in_a_turn_than_it_may_take)
         reads = test_journal.reads;
     }
     ck_assert_uint_ge(reads, COUNT - 1);
+}
+END_TEST
+
+/* Also not where the time to live is another one, so that each has to be read to see it, and
+ * somebody asks for the first that is left: a consumer, or a basic.get. */
+START_TEST(no_more_are_read_to_find_one_that_lives_than_a_turn_may_take)
+{
+    enum { COUNT = 400, READ_IN_A_TURN = QUEUE_READ_PER_TURN / LARGE + 2 };
+    struct queue_record *queue = queue_on_disk(
+        SAY({"x-dead-letter-exchange", .text = ""}, {"x-dead-letter-routing-key", .text = "none"}),
+        -1, COUNT);
+    if (_i == 0)
+        (void)client_subscribe(&client, queue, &(struct subscription_request){.prefetch = 1});
+    ck_assert_uint_eq(client.count, _i == 0 ? 1 : 0);
+    set_clock(clock_now() + 100);
+    char error[POLICY_ERROR_MAX];
+    const struct policy_wish wish = {.name = "p", .says = SAY({"message-ttl", .number = 50})};
+    shard->may_read = QUEUE_READ_PER_TURN;
+    size_t reads = test_journal.reads;
+    ck_assert_int_eq(try_policy_from(shard, &wish, error), 0);
+    if (_i == 0)
+        send_settle(shard, client.seen[0].queue, client.seen[0].subscription, client.seen[0].tag, 1,
+                    SETTLE_ACKNOWLEDGED);
+    else
+        send_plain(shard, MAIL_GET, queue->queue, client.ref, 0);
+    for (int turns = 0; queue->ready > 0; turns++) {
+        ck_assert_int_lt(turns, COUNT);
+        shard_flush(shard);
+        (void)shard_run(shard);
+        ck_assert_uint_le(test_journal.reads - reads, 2 * READ_IN_A_TURN); /* and after its end */
+        reads = test_journal.reads;
+    }
+    settle_down();
+    ck_assert_uint_eq(client.count, _i == 0 ? 1 : 0);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
 }
 END_TEST
 
@@ -645,7 +718,9 @@ add(TCase *tests)
     tcase_add_loop_test(tests, a_message_that_came_back_is_given_the_time_of_a_policy_that_goes, 0,
                         2);
     tcase_add_test(tests, messages_that_are_in_the_journal_only_expire_too);
-    tcase_add_loop_test(tests, what_is_dropped_is_not_read, 0, 2);
+    tcase_add_loop_test(tests, what_is_dropped_is_not_read, 0, 3);
+    tcase_add_test(tests, what_was_read_for_its_time_is_not_read_for_it_again);
+    tcase_add_loop_test(tests, no_more_are_read_to_find_one_that_lives_than_a_turn_may_take, 0, 2);
     tcase_add_loop_test(tests, what_was_read_for_its_time_only_does_not_stay_in_memory, 0, 2);
     tcase_add_loop_test(tests, no_more_dead_letters_are_read_in_a_turn_than_it_may_take, 0,
                         ARRAY_SIZE(ways_to_die));
