@@ -305,18 +305,20 @@ queue_get(struct queue *queue, const struct mail *mail)
     uint64_t tag;
     struct lane *lane;
     struct entry *entry;
-    /* More may have expired than queue_run takes out in one go. */
+    /* More may have expired than queue_run takes out in one go; and what has to be read for that is
+     * read in the queue's turn, so that other queues have theirs. */
     while ((entry = queue_first_ready(queue, &tag, &lane)) != NULL) {
         int64_t now_ms = queue->shard->now_ms;
-        bool must_look = entry->message == NULL && !deadline_is_known(lane, tag);
-        bool waits =
-            !must_look && entry->deadline_ms <= now_ms && must_wait(queue, entry, DEPARTS_EXPIRED);
-        if (!waits && budget > 0 && !queue_update_deadline(queue, tag, lane, entry))
+        bool was_there = entry->message != NULL, waits = budget-- == 0;
+        if (!waits && !queue_update_deadline(queue, tag, lane, entry))
             continue;
         bool is_expired = entry->deadline_ms <= now_ms;
-        if (budget-- == 0 || waits || (is_expired && must_look && queue->shard->may_read <= 0)) {
-            if (must_look)
+        waits |= is_expired && !was_there
+                 && (entry->message != NULL || departure_may_go_on(queue, DEPARTS_EXPIRED));
+        if (waits) {
+            if (!was_there)
                 queue_page_out(queue, entry);
+            queue_be_expiring(queue);
             shard_send_later(queue->shard, mail);
             return;
         }

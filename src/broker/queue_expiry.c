@@ -108,9 +108,8 @@ queue_note_deadline(struct queue *queue, struct lane *lane, uint64_t tag, struct
         queue_arm_expiry(queue, entry->deadline_ms);
 }
 
-/* Very many queues may be at the same time: what is due leaves in their turns. */
-static void
-be_expiring(struct queue *queue)
+void
+queue_be_expiring(struct queue *queue)
 {
     queue->is_expiring = true;
     queue_make_runnable(queue);
@@ -134,7 +133,7 @@ queue_retime(struct queue *queue)
         lane->retimed_last = UINT64_MAX;
         lane->latest_deadline_ms = latest_ms;
     }
-    be_expiring(queue);
+    queue_be_expiring(queue);
 }
 
 bool
@@ -161,14 +160,15 @@ first_in_heap_ms(const struct queue *queue)
     return queue->expiry_count == 0 ? NEVER : queue->expiries[0].deadline_ms;
 }
 
-/* Expires what is due at the heads of the lanes; the deadline of the first that is left. A store of
- * delayed messages, which may have been due for long when the broker was down, gives them out in
- * the order of their times: it stops where the heap's turn is. */
+/* Expires what is due at the heads of the lanes; the deadline of the first that is left. The
+ * highest priority comes first, since a consumer waits for what stands behind. A store of delayed
+ * messages, which may have been due for long when the broker was down, gives them out in the order
+ * of their times: it stops where the heap's turn is. */
 static int64_t
 expire_heads(struct queue *queue, enum departure_reason reason, unsigned *budget)
 {
     int64_t now_ms = queue->shard->now_ms, next_ms = NEVER;
-    for (uint16_t i = 0; i < queue->lane_count; i++) {
+    for (uint16_t i = queue->lane_count; i-- > 0;) {
         struct lane *lane = queue->lanes[i];
         uint64_t sequence;
         struct entry *entry;
@@ -261,12 +261,12 @@ queue_expire(struct queue *queue)
         return;
     }
     wheel_cancel(&queue->shard->wheel, &queue->expiry_timer);
-    be_expiring(queue);
+    queue_be_expiring(queue);
 }
 
 void
 queue_on_expiry(struct timer *timer, int64_t now_ms)
 {
     (void)now_ms;
-    be_expiring(CONTAINER_OF(timer, struct queue, expiry_timer));
+    queue_be_expiring(CONTAINER_OF(timer, struct queue, expiry_timer));
 }

@@ -144,6 +144,9 @@ queue_must_wait_to_expire(const struct queue *queue, const struct lane *lane, ui
     return entry->deadline_ms <= due_ms && must_wait(queue, entry, queue_expiry_reason(queue));
 }
 
+/* What is due leaves in the queue's turns: very many queues may be at it at the same time. */
+void queue_be_expiring(struct queue *queue);
+
 /* Expires what is due, within a turn's budget. */
 void queue_expire(struct queue *queue);
 void queue_on_expiry(struct timer *timer, int64_t now_ms);

@@ -479,7 +479,7 @@ delete_orphans(struct shard *shard)
 }
 
 /* Lets every queue that has work do some; those that are not done stay in line, behind the others.
- */
+ * The one that reads the last of what may be read goes behind those that therefore cannot. */
 static bool
 run_queues(struct shard *shard)
 {
@@ -487,19 +487,26 @@ run_queues(struct shard *shard)
     list_init(&round);
     list_splice(&round, &shard->runnable);
     struct list *node;
+    struct queue *reader = NULL;
     shard->work = 0;
     if (!shard->journal_is_short)
         list_splice(&shard->runnable, &shard->stalled);
     while (shard->work < QUEUE_WORK_PER_TURN && (node = list_pop_front(&round)) != NULL) {
         struct queue *queue = LIST_ENTRY(node, struct queue, run_link);
+        bool could_read = shard->may_read > 0;
         uint32_t before = shard->work;
         queue->is_stalled = false;
         bool has_more = queue_take_turn(queue) || list_is_linked(&queue->run_link);
+        if (UNLIKELY(could_read && shard->may_read <= 0))
+            reader = queue;
         if (!has_more || queue->is_deleted)
             continue;
         queue->is_stalled = shard->journal_is_short && shard->work == before;
         list_move_back(queue->is_stalled ? &shard->stalled : &shard->runnable, &queue->run_link);
     }
+    if (UNLIKELY(reader != NULL) && !reader->is_deleted && !reader->is_stalled
+        && list_is_linked(&reader->run_link))
+        list_move_back(&shard->runnable, &reader->run_link);
     list_splice(&round, &shard->runnable); /* who had no turn is first in the next */
     list_splice(&shard->runnable, &round);
     return !list_is_empty(&shard->runnable);

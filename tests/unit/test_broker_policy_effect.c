@@ -418,6 +418,71 @@ START_TEST(no_more_are_read_to_find_one_that_lives_than_a_turn_may_take)
 }
 END_TEST
 
+/* One that has much to read does not keep others from theirs, nor does a basic.get of it. */
+START_TEST(queues_take_turns_in_reading_what_leaves_them)
+{
+    enum { COUNT = 1000, TURNS = 20 };
+    static const char *const names[] = {"b", "c"};
+    const struct said *arguments =
+        SAY({"x-dead-letter-exchange", .text = ""}, {"x-dead-letter-routing-key", .text = "none"});
+    struct queue_record *queue = queue_on_disk(arguments, 100, COUNT), *others[2];
+    for (int i = 0; i < 2; i++) {
+        others[i] = declare_saying(shard, names[i], arguments);
+        send_expiring("", names[i], COUNT + 1, 100);
+    }
+    settle_down();
+    set_clock(clock_now() + 100);
+    if (_i == 1)
+        send_plain(shard, MAIL_GET, queue->queue, client.ref, 0);
+    for (int turns = 0; others[0]->ready + others[1]->ready > 0; turns++) {
+        ck_assert_int_lt(turns, TURNS);
+        (void)shard_run(shard);
+        shard_flush(shard);
+    }
+    ck_assert_uint_gt(queue_of(queue)->ready, COUNT / 2);
+    settle_down();
+    ck_assert_uint_eq(queue->ready, 0);
+    ck_assert_uint_eq(client.replies, _i);
+}
+END_TEST
+
+/* What has more priority leaves first, so that a consumer gets what stands behind it. */
+START_TEST(many_that_expire_do_not_keep_what_has_more_priority)
+{
+    enum { COUNT = 1000, TURNS = 20 };
+    struct queue_record *queue = queue_on_disk(SAY({"x-dead-letter-exchange", .text = ""},
+                                                   {"x-dead-letter-routing-key", .text = "none"},
+                                                   {"x-max-priority", .number = 1}),
+                                               100, COUNT);
+    for (uint64_t uid = COUNT + 1; uid <= COUNT + 2; uid++) {
+        uint32_t answers;
+        struct message_wish wish = {.uid = uid,
+                                    .exchange = "",
+                                    .routing_key = "q",
+                                    .persistent = true,
+                                    .priority = 1,
+                                    .expiration_ms = uid == COUNT + 1 ? 100 : -1};
+        ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, uid, &answers), 1);
+    }
+    settle_down();
+    set_clock(clock_now() + 101);
+    if (_i == 1)
+        send_plain(shard, MAIL_GET, queue->queue, client.ref, 0);
+    else
+        send_subscribe(shard, queue->queue, client.ref,
+                       &(struct subscription_request){.prefetch = 1});
+    for (int turns = 0; client.count == 0; turns++) {
+        ck_assert_int_lt(turns, TURNS);
+        (void)shard_run(shard);
+        shard_flush(shard);
+    }
+    ck_assert_uint_eq(client.seen[0].uid, COUNT + 2);
+    ck_assert_uint_gt(queue_of(queue)->ready, COUNT / 2);
+    settle_down();
+    ck_assert_uint_eq(queue->ready, 0);
+}
+END_TEST
+
 /* Of a queue that has messages 1 and 2, what comes back at the next start; message 2 has 10 ms to
  * live by itself. */
 static struct queue *
@@ -721,6 +786,8 @@ add(TCase *tests)
     tcase_add_loop_test(tests, what_is_dropped_is_not_read, 0, 3);
     tcase_add_test(tests, what_was_read_for_its_time_is_not_read_for_it_again);
     tcase_add_loop_test(tests, no_more_are_read_to_find_one_that_lives_than_a_turn_may_take, 0, 2);
+    tcase_add_loop_test(tests, queues_take_turns_in_reading_what_leaves_them, 0, 2);
+    tcase_add_loop_test(tests, many_that_expire_do_not_keep_what_has_more_priority, 0, 2);
     tcase_add_loop_test(tests, what_was_read_for_its_time_only_does_not_stay_in_memory, 0, 2);
     tcase_add_loop_test(tests, no_more_dead_letters_are_read_in_a_turn_than_it_may_take, 0,
                         ARRAY_SIZE(ways_to_die));
