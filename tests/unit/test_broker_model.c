@@ -75,13 +75,38 @@ new_item(void)
     return item;
 }
 
-struct item *
-find_item(struct model_queue *queue, const struct message *message)
+/* Whether it is this one's turn to leave so. */
+static bool
+may_leave(const struct model_queue *queue, const struct item *item, int how)
 {
-    for (struct item *item = queue->first; item != NULL; item = item->next)
-        if (item->message == message)
+    switch (how) {
+    case DELIVERED:
+        return item == head_of(queue) || item->place == IN_ARRIVING;
+    case DEPARTS_EXPIRED:
+        return item->place != IN_UNACKED && item->deadline_ms <= clock_now();
+    case DEPARTS_MAXLEN:
+        return queue->overflow == OVERFLOW_DROP_HEAD ? item == head_of(queue)
+                                                     : item->place == IN_ARRIVING;
+    default:
+        return item->must_die && (int)item->why == how;
+    }
+}
+
+struct item *
+find_item(struct model_queue *queue, const struct message *message, int how)
+{
+    struct item *found = NULL;
+    for (struct item *item = queue->first; item != NULL; item = item->next) {
+        if (!model.pages && item->message == message)
             return item;
-    return NULL;
+        if (!model.pages || item->story.uid != uid_of(message)
+            || difference_of(&item->story, message).is_there)
+            continue;
+        if (may_leave(queue, item, how))
+            return item;
+        found = item;
+    }
+    return found;
 }
 
 int

@@ -20,9 +20,10 @@ enum {
     PENDING_MAX = 4000,
     OPERATIONS = 500,
     REASONS = 5,
-    POLICIES = 4,     /* the second half of them the operator's */
-    RETRY_MS = 1000,  /* after which dead letters that were refused are tried again, */
-    TRIED_AGAIN = 16, /* so many of a queue */
+    DELIVERED = REASONS, /* no reason to die, but to be where the message is not any more */
+    POLICIES = 4,        /* the second half of them the operator's */
+    RETRY_MS = 1000,     /* after which dead letters that were refused are tried again, */
+    TRIED_AGAIN = 16,    /* so many of a queue */
     TIME_STEP_MAX = 1500,
 };
 
@@ -45,7 +46,9 @@ struct story {
 enum place { IN_NONE, IN_READY, IN_UNACKED, IN_ARRIVING };
 
 struct item {
-    const struct message *message; /* to tell it from others with the same content */
+    /* To tell it from others with the same content; not where messages come and go to the journal,
+     * and are others then. */
+    const struct message *message;
     struct story story;
     enum place place;
     uint16_t returns;
@@ -118,6 +121,7 @@ struct pending {
 
 struct model {
     struct shard *shard;
+    bool pages; /* memory is scarce at times, and messages are in the journal only */
     struct model_queue queues[QUEUES];
     struct model_policy policies[POLICIES];
     struct consumer consumers[CONSUMERS_MAX];
@@ -152,7 +156,8 @@ uint64_t bytes_in(const struct model_queue *queue, enum place place);
 bool is_over(const struct model_queue *queue, uint64_t more, uint64_t more_bytes);
 struct item *head_of(const struct model_queue *queue);
 void remove_item(struct model_queue *queue, struct item *item);
-struct item *find_item(struct model_queue *queue, const struct message *message);
+/* The item of the message that leaves the queue: a reason to die, or DELIVERED. */
+struct item *find_item(struct model_queue *queue, const struct message *message, int how);
 int queue_number(struct ref ref);
 bool is_able(int number);
 bool has_able(int queue);

@@ -10,14 +10,48 @@ static int client_numbers[CLIENTS] = {0, 1, 2};
 
 /* --- After each operation --------------------------------------------------------------------- */
 
+/* The entry's message, wherever it is. */
+static const struct message *
+message_of(const struct entry *entry)
+{
+    if (entry->message != NULL)
+        return entry->message;
+    REQUIRE(model.pages && entry->id != 0, "an entry without a message");
+    return test_journal.messages[entry->id - 1].copy;
+}
+
 /* Of an entry that came under another message-ttl it is made when it is at the head, of this. */
 static bool
 has_deadline(const struct lane *lane, uint64_t sequence, const struct entry *entry,
              const struct item *item)
 {
-    if (sequence < lane->retimed)
-        return message_published_ms(entry->message) == item->published_ms;
+    if (sequence < lane->retimed && sequence != lane->retimed_last)
+        return message_published_ms(message_of(entry)) == item->published_ms;
     return entry->deadline_ms == item->deadline_ms;
+}
+
+/* Whether the journal keeps the entry's message for the time after a restart, too. */
+static bool
+survives_restart(const struct entry *entry)
+{
+    return entry->id != 0 && !test_journal.messages[entry->id - 1].is_transient;
+}
+
+static void
+check_entry(const struct model_queue *queue, const struct entry *entry, const struct item *item)
+{
+    const struct message *message = message_of(entry);
+    REQUIRE(model.pages || message == item->message,
+            "%s has message %" PRIu64 " in the place of %" PRIu64, queue->name, uid_of(message),
+            item->story.uid);
+    struct difference difference = difference_of(&item->story, message);
+    REQUIRE(!difference.is_there, "message %" PRIu64 " in %s: %s", item->story.uid, queue->name,
+            difference.text);
+    REQUIRE(survives_restart(entry) == (queue->durable && item->story.persistent),
+            "message %" PRIu64 " in %s and the journal", item->story.uid, queue->name);
+    REQUIRE(entry->id == 0 || journal_has(&test_journal, queue->id, entry->id),
+            "message %" PRIu64 " in %s is not in the journal any more", item->story.uid,
+            queue->name);
 }
 
 static void
@@ -34,10 +68,8 @@ check_lane(const struct model_queue *queue, const struct queue *real, uint32_t n
             return;
         REQUIRE(entry != NULL, "%s has lost message %" PRIu64, queue->name, item->story.uid);
         REQUIRE(item != NULL, "%s has message %" PRIu64 " too many", queue->name,
-                uid_of(entry->message));
-        REQUIRE(entry->message == item->message,
-                "%s has message %" PRIu64 " in the place of %" PRIu64, queue->name,
-                uid_of(entry->message), item->story.uid);
+                uid_of(message_of(entry)));
+        check_entry(queue, entry, item);
         REQUIRE((entry->state == ENTRY_READY) == (item->place == IN_READY)
                     && entry->delivery_count == item->returns
                     && has_deadline(lane, sequence - 1, entry, item),
@@ -45,11 +77,6 @@ check_lane(const struct model_queue *queue, const struct queue *real, uint32_t n
                 ", not %" PRId64,
                 item->story.uid, queue->name, entry->state, entry->delivery_count,
                 entry->deadline_ms, item->deadline_ms);
-        REQUIRE((entry->id != 0) == (queue->durable && item->story.persistent),
-                "message %" PRIu64 " in %s and the journal", item->story.uid, queue->name);
-        REQUIRE(entry->id == 0 || journal_has(&test_journal, queue->id, entry->id),
-                "message %" PRIu64 " in %s is not in the journal any more", item->story.uid,
-                queue->name);
         item = item->next;
     }
 }
@@ -83,21 +110,45 @@ check_queue(int number)
                 queue->name, clock_now() - item->deadline_ms);
 }
 
+/* How many messages the journal holds for the queue; of those that it would give back at the next
+ * start, or of the others. */
+static size_t
+journal_holds_of(uint64_t queue_id, bool is_transient)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < test_journal.count; i++)
+        count += test_journal.messages[i].is_transient == is_transient
+                 && journal_has(&test_journal, queue_id, i + 1);
+    return count;
+}
+
 /* What the journal holds is what the queues hold, and what is on its way from one to another. */
 static void
 check_journal(void)
 {
     for (int i = 0; i < QUEUES; i++) {
         const struct model_queue *queue = &model.queues[i];
-        size_t held = 0;
-        for (const struct item *item = queue->first; item != NULL; item = item->next)
-            held += queue->durable && item->story.persistent;
-        for (uint32_t j = 0; j < model.pending_count; j++)
-            held += model.pending[j].queue_id == queue->id && model.pending[j].id != 0;
-        if (queue->exists && queue->durable)
-            REQUIRE(journal_holds(&test_journal, queue->id) == held,
-                    "the journal holds %zu messages of %s, which has %zu",
-                    journal_holds(&test_journal, queue->id), queue->name, held);
+        size_t kept = 0, others = 0;
+        for (const struct item *item = queue->first; item != NULL; item = item->next) {
+            bool is_kept = queue->durable && item->story.persistent;
+            kept += is_kept;
+            others += !is_kept;
+        }
+        for (uint32_t j = 0; j < model.pending_count; j++) {
+            bool is_kept = queue->durable && model.pending[j].story.persistent;
+            if (model.pending[j].queue_id != queue->id)
+                continue;
+            kept += is_kept && model.pending[j].id != 0;
+            others += !is_kept;
+        }
+        if (!queue->exists)
+            continue;
+        size_t held = journal_holds_of(queue->id, false);
+        REQUIRE(held == kept, "the journal holds %zu messages of %s, which has %zu", held,
+                queue->name, kept);
+        held = journal_holds_of(queue->id, true);
+        REQUIRE(held <= others, "the journal holds %zu transient messages of %s, which has %zu",
+                held, queue->name, others);
     }
 }
 
@@ -403,6 +454,8 @@ do_get(void)
     bool has_message = !queue->sac && head_of(queue) != NULL;
     model.reply_expected = !has_message;
     send_plain(model.shard, MAIL_GET, queue->ref, model.clients[1], model.get_no_ack);
+    if (model.pages)
+        settle_down(); /* it may have to be read first whether the head has expired */
     REQUIRE(model.got_delivery == has_message, "basic.get of %s", queue->name);
     model.getting = -1;
 }
@@ -457,6 +510,14 @@ do_create(void)
     }
 }
 
+/* Memory gets scarce, or is no longer. */
+static void
+do_memory(void)
+{
+    if (model.pages)
+        model.shard->memory_share = model.shard->memory_most = chance(60) ? 0 : UINT64_MAX;
+}
+
 static void
 do_time(void)
 {
@@ -476,6 +537,9 @@ up(void)
     }
     broker_up(1, model_receive);
     model.shard = test_broker->shards[0];
+    model.pages = chance(30);
+    if (model.pages)
+        model.shard->memory_share = model.shard->memory_most = 0;
     for (int i = 0; i < CLIENTS; i++)
         model.clients[i] = ref_table_add(&model.shard->clients, &client_numbers[i]);
     for (int i = 0; i < QUEUES; i++) {
@@ -510,7 +574,7 @@ random_operations(void)
     } operations[] = {
         {400, do_publish}, {80, do_subscribe}, {50, do_unsubscribe}, {220, do_settle},
         {60, do_get},      {100, do_time},     {6, do_purge},        {10, do_delete},
-        {10, do_create},   {20, do_policy},
+        {10, do_create},   {20, do_policy},    {10, do_memory},
     };
     up();
     for (test_operation = 1; test_operation <= OPERATIONS; test_operation++) {

@@ -56,7 +56,7 @@ static void
 on_death(int number, const struct message *message, uint64_t id, enum departure_reason reason)
 {
     struct model_queue *queue = &model.queues[number];
-    struct item *item = find_item(queue, message);
+    struct item *item = find_item(queue, message, (int)reason);
     model.deaths++;
     REQUIRE(item != NULL, "message %" PRIu64 " dies in %s, where it is not", uid_of(message),
             queue->name);
@@ -292,7 +292,7 @@ on_delivery(int client, const struct delivery *delivery)
 {
     int number = queue_number(delivery->queue);
     struct model_queue *queue = &model.queues[number];
-    struct item *item = find_item(queue, delivery->message);
+    struct item *item = find_item(queue, delivery->message, DELIVERED);
     model.deliveries++;
     TRACE("message %" PRIu64 " is delivered from %s to %d", uid_of(delivery->message), queue->name,
           (int)delivery->consumer);
