@@ -483,6 +483,40 @@ START_TEST(many_that_expire_do_not_keep_what_has_more_priority)
 }
 END_TEST
 
+/* While dead letters wait for a disk to have room, perhaps, it is consumers who make it. */
+START_TEST(dead_letters_that_wait_for_the_journal_keep_nobody_from_what_lives)
+{
+    enum { COUNT = 100, TURNS = 1000 };
+    struct queue_record *queue = queue_on_disk(NULL, -1, COUNT);
+    (void)declare_saying(
+        shard, "other",
+        SAY({"x-dead-letter-exchange", .text = ""}, {"x-dead-letter-routing-key", .text = "none"}));
+    send_expiring("", "other", COUNT + 1, 10);
+    set_clock(clock_now() + 10);
+    shard->journal_is_short = true;
+    for (int turns = 0; turns < 3; turns++)
+        (void)shard_run(shard);
+    ck_assert(shard->is_behind);
+    char error[POLICY_ERROR_MAX];
+    const struct policy_wish wish = {.name = "p", .says = SAY({"message-ttl", .number = 100000})};
+    ck_assert_int_eq(try_policy_from(shard, &wish, error), 0);
+    struct subscription_request request = {.no_ack = true, .window = COUNT * 2 * LARGE};
+    if (_i == 0)
+        send_subscribe(shard, queue->queue, client.ref, &request);
+    for (int turns = 0; client.count < COUNT; turns++) {
+        ck_assert_int_lt(turns, TURNS);
+        if (_i == 1)
+            send_plain(shard, MAIL_GET, queue->queue, client.ref, 1);
+        (void)shard_run(shard);
+        shard_flush(shard);
+    }
+    ck_assert(shard->is_behind);
+    shard->journal_is_short = false;
+    settle_down();
+    ck_assert_uint_eq(queue->ready, 0);
+}
+END_TEST
+
 /* Of a queue that has messages 1 and 2, what comes back at the next start; message 2 has 10 ms to
  * live by itself. */
 static struct queue *
@@ -788,6 +822,8 @@ add(TCase *tests)
     tcase_add_loop_test(tests, no_more_are_read_to_find_one_that_lives_than_a_turn_may_take, 0, 2);
     tcase_add_loop_test(tests, queues_take_turns_in_reading_what_leaves_them, 0, 2);
     tcase_add_loop_test(tests, many_that_expire_do_not_keep_what_has_more_priority, 0, 2);
+    tcase_add_loop_test(tests, dead_letters_that_wait_for_the_journal_keep_nobody_from_what_lives,
+                        0, 2);
     tcase_add_loop_test(tests, what_was_read_for_its_time_only_does_not_stay_in_memory, 0, 2);
     tcase_add_loop_test(tests, no_more_dead_letters_are_read_in_a_turn_than_it_may_take, 0,
                         ARRAY_SIZE(ways_to_die));
