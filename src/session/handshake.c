@@ -309,7 +309,10 @@ connection_method(struct connection *connection, const struct amqp_method_info *
     if (info->id == AMQP_connection_close && state >= CONNECTION_AWAITS_TUNE_OK)
         return close_by_client(connection);
     if (info->id == AMQP_connection_update_secret && state == CONNECTION_OPEN) {
-        /* Passwords do not expire here: there is nothing that a new one would change. */
+        /* Passwords do not expire here: there is nothing that a new one would change. But it may be
+         * one elsewhere. */
+        const struct slice secret = method->connection_update_secret.new_secret;
+        secret_wipe((char *)secret.data, secret.size);
         CONNECTION_SEND(connection, 0, connection_update_secret_ok, 16, {.no_fields = 0});
         return 0;
     }

@@ -126,6 +126,10 @@ def a_password_does_not_stay_in_memory(world):
                                 "details see the broker logfile.")
         check(not is_in_memory(broker, secret.encode()), f"the secret of client {number} is there")
         check(is_in_memory(broker, b"guest"), "the memory was not looked through")
+    for connection in (world.client(broker).handshake(), broker.connect()):
+        connection.say("connection.update-secret", new_secret="secret-that-is-new", reason="old")
+        connection.expect("connection.update-secret-ok")
+        check(not is_in_memory(broker, b"secret-that-is-new"), "the new secret is there")
 
 
 @test
