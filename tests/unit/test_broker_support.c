@@ -315,8 +315,8 @@ settle_down(void)
             shard_flush(test_broker->shards[i]);
         }
         for (uint32_t i = 0; i < test_broker->shard_count; i++)
-            has_more |= shard_has_mail(test_broker->shards[i])
-                        || shard_has_work(test_broker->shards[i]);
+            has_more |=
+                shard_has_mail(test_broker->shards[i]) || shard_has_work(test_broker->shards[i]);
     }
 }
 
