@@ -19,6 +19,7 @@ enum {
     TIMERS_PER_TURN = 1024,
     DEPARTURES_PER_TURN = 2048,
     DROPS_PER_TURN = 4096,
+    OWN_MAIL_MS = 10,
     READ_COST = 1024, /* of any message, in bytes that could be read meanwhile */
     /* Messages that all queues together send or let go, at about 0.2 us each; the last may do its
      * own budget beyond that. */
@@ -316,12 +317,23 @@ shard_answer_settle(struct shard *shard, struct ref queue, struct ref settler, b
     shard_send(shard, &answer);
 }
 
+/* What it has sent to itself could not go on, and perhaps still cannot while the journal is short:
+ * it is looked at now and then. */
+static bool
+own_mail_is_due(struct shard *shard)
+{
+    if (shard->journal_is_short && shard->now_ms < shard->own_mail_ms)
+        return false;
+    shard->own_mail_ms = shard->now_ms + OWN_MAIL_MS;
+    return true;
+}
+
 void
 shard_flush(struct shard *shard)
 {
     for (uint32_t i = 0; i < shard->broker->shard_count; i++) {
         struct outbox *outbox = &shard->outboxes[i];
-        if (outbox->newest == NULL)
+        if (outbox->newest == NULL || (i == shard->index && !own_mail_is_due(shard)))
             continue;
         struct shard *other = shard->broker->shards[i];
         struct mail_batch *top = atomic_load_explicit(&other->inbox, memory_order_relaxed);

@@ -201,6 +201,7 @@ struct shard {
     /* Post. */
     _Atomic(struct mail_batch *) inbox;
     struct outbox *outboxes; /* one per shard, also for itself */
+    int64_t own_mail_ms;     /* when the latter is handed over while the journal is short */
     void (*wake)(void *context);
     void *wake_context;
     /* Memory of messages that wait in queues here. */
@@ -273,11 +274,12 @@ shard_has_work(const struct shard *shard)
            || (!list_is_empty(&shard->departures) && !shard->journal_is_short);
 }
 
-/* Whether there is something that it will do as soon as the journal is no longer short. */
+/* Whether there is something that it will do, or try again, when the journal is no longer short. */
 static inline bool
 shard_waits_for_journal(const struct shard *shard)
 {
-    return !list_is_empty(&shard->departures) || !list_is_empty(&shard->stalled);
+    return !list_is_empty(&shard->departures) || !list_is_empty(&shard->stalled)
+           || shard->outboxes[shard->index].newest != NULL;
 }
 
 /* Whether publishing the message on this route writes it to the journal. */

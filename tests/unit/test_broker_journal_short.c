@@ -157,6 +157,32 @@ START_TEST(a_queue_whose_limit_is_lowered_waits)
 }
 END_TEST
 
+START_TEST(a_get_behind_what_waits_does_too)
+{
+    queue = declare("q", NULL, 0);
+    fill(LIVES_MS);
+    send(9999, -1);
+    shard->journal_is_short = true;
+    set_clock(clock_now() + LIVES_MS + 1);
+    settle_down();
+    client.replies = 0;
+    send_plain(shard, MAIL_GET, queue->queue, client.ref, 1);
+    settle_down(); /* it comes to rest */
+    for (int i = 0; i < 100; i++) {
+        set_clock(clock_now() + 1);
+        settle_down();
+    }
+    ck_assert_uint_eq(client.replies + client.count, 0);
+    ck_assert(shard_waits_for_journal(shard));
+    shard->journal_is_short = false;
+    settle_down();
+    ck_assert_uint_eq(client.replies, 0);
+    ck_assert_uint_eq(client.count, 1);
+    ck_assert_uint_eq(client.seen[0].uid, 9999);
+    ck_assert(!shard_waits_for_journal(shard));
+}
+END_TEST
+
 /* Publishers wait too then, but not at once, and those that do not persist what they send. */
 START_TEST(a_queue_at_its_limit_pushes_no_more_out_than_comes)
 {
@@ -198,6 +224,7 @@ add(TCase *tests)
     tcase_add_test(tests, what_expires_before_a_consumer_waits);
     tcase_add_test(tests, a_queue_that_waits_delivers_what_comes_with_more_priority);
     tcase_add_test(tests, a_queue_whose_limit_is_lowered_waits);
+    tcase_add_test(tests, a_get_behind_what_waits_does_too);
     tcase_add_test(tests, a_queue_at_its_limit_pushes_no_more_out_than_comes);
     tcase_add_loop_test(tests, a_broker_may_end_while_they_wait, 0, 2);
 }
