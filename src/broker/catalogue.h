@@ -234,6 +234,12 @@ struct queue_record *exchange_delay_store(const struct exchange *exchange);
  */
 bool catalogue_next_orphan(struct catalogue *catalogue, struct ref *queue);
 
+/* A message that was published to the exchange was refused by a queue: if the exchange
+ * deduplicates, it is no duplicate when it comes again. What came to it through another exchange
+ * stays one. Takes the mutex itself, for messages with an identifier. */
+void catalogue_forget_refused(struct catalogue *catalogue, struct vhost *vhost,
+                              const struct message *message);
+
 /* Whether any exchange has such arguments: without the mutex. */
 bool catalogue_has_dead_letter_exchanges(const struct catalogue *catalogue);
 

@@ -120,6 +120,16 @@ deduplication_has_seen(struct deduplication *deduplication,
     return false;
 }
 
+void
+deduplication_forget(struct deduplication *deduplication, struct slice headers)
+{
+    struct slice key;
+    struct seen *seen =
+        deduplication_key(headers, &key) ? map_find(&deduplication->seen, key) : NULL;
+    if (seen != NULL)
+        forget(deduplication, seen);
+}
+
 bool
 deduplication_key(struct slice headers, struct slice *key)
 {

@@ -19,6 +19,10 @@ void deduplication_free(struct deduplication *deduplication);
 bool deduplication_has_seen(struct deduplication *deduplication,
                             const struct amqp_properties *properties, int64_t now_ms);
 
+/* A message with these headers has not been seen after all: it was refused behind the exchange, and
+ * will perhaps come again. */
+void deduplication_forget(struct deduplication *deduplication, struct slice headers);
+
 /* The identifier in a message's headers, lent: type and value as on the wire. False if it has none.
  */
 bool deduplication_key(struct slice headers, struct slice *key);

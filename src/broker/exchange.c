@@ -503,6 +503,20 @@ catalogue_has_dead_letter_exchanges(const struct catalogue *catalogue)
     return atomic_load_explicit(&catalogue->dead_letter_exchanges, memory_order_relaxed) > 0;
 }
 
+void
+catalogue_forget_refused(struct catalogue *catalogue, struct vhost *vhost,
+                         const struct message *message)
+{
+    struct slice headers = message_headers(message), key;
+    if (!deduplication_key(headers, &key))
+        return;
+    catalogue_lock(catalogue);
+    struct exchange *exchange = exchange_find(catalogue, vhost, message_exchange(message));
+    if (exchange != NULL && exchange->is_deduplicating)
+        deduplication_forget(exchange->deduplication, headers);
+    catalogue_unlock(catalogue);
+}
+
 bool
 exchange_dead_letter(const struct exchange *exchange, struct slice *dead_letter_exchange,
                      struct slice *dead_letter_routing_key, bool *has_routing_key)

@@ -117,6 +117,9 @@ queue_publish(struct queue *queue, struct message *message, const struct queue_a
                 goes_on = queue_depart_refused(queue, message); /* which settles it */
             else
                 queue_settle_message(queue, message);
+            if (!goes_on)
+                catalogue_forget_refused(queue->shard->broker->catalogue, queue->record->vhost,
+                                         message);
             message_unref(message);
             return goes_on ? 1 : -EBUSY;
         }

@@ -474,6 +474,24 @@ def a_deduplicating_exchange_passes_a_message_once(s):
 
 
 @scenario(not_rabbitmq=NOT_THERE)
+def what_was_refused_is_no_duplicate_when_it_comes_again(s):
+    channel = s.channel()
+    queue = s.queue(channel, arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+    exchange = s.exchange(channel, "x-message-deduplication", arguments={"x-cache-size": 10})
+    channel.bind(queue, exchange, "k")
+    channel.select()
+    channel.publish("k", "first", exchange=exchange)
+    channel.expect("basic.ack")
+    again = {"exchange": exchange, "headers": {"x-deduplication-header": "one"}}
+    channel.publish("k", "second", **again)
+    channel.expect("basic.nack")
+    channel.got(queue, "first")
+    channel.publish("k", "second", **again)
+    channel.expect("basic.ack")
+    channel.got(queue, "second")
+
+
+@scenario(not_rabbitmq=NOT_THERE)
 def a_deduplicating_exchange_forgets_the_oldest(s):
     channel = s.channel()
     exchange = s.exchange(channel, "x-message-deduplication", arguments={"x-cache-size": 2})

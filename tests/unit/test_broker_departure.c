@@ -460,6 +460,38 @@ START_TEST(a_dead_letter_that_waits_gets_its_turn_behind_others_that_are_refused
 }
 END_TEST
 
+/* When it is tried again, it is not taken for one that came twice. */
+START_TEST(a_dead_letter_that_waits_may_go_through_a_deduplicating_exchange)
+{
+    struct amqp_table_builder arguments;
+    amqp_table_builder_init(&arguments);
+    amqp_table_builder_put_int64(&arguments, SLICE("x-cache-size"), 10);
+    declare_exchange("once", "x-message-deduplication", amqp_table_builder_finish(&arguments));
+    amqp_table_builder_free(&arguments);
+    struct queue_record *queue = declare("q", &(struct arguments){.dead_letter_exchange = "once"});
+    struct queue_record *full =
+        declare("full", &(struct arguments){.max_length = 1, .overflow = "reject-publish"});
+    bind_queue("once", "full", "q", (struct slice){"", 0});
+    send("", "full", 1000, -1, 0);
+    struct message_wish wish = {.uid = 7,
+                                .exchange = "",
+                                .routing_key = "q",
+                                .persistent = true,
+                                .priority = -1,
+                                .expiration_ms = LIVES_MS,
+                                .identifier = 1};
+    uint32_t answers;
+    ck_assert_int_eq(publish(shard, make_message(&wish), client.ref, 7, &answers), 1);
+    pass(LIVES_MS);
+    pass(5000);
+    ck_assert_uint_eq(shard->held, 1);
+    client_settle(&client, get(full), SETTLE_ACKNOWLEDGED);
+    pass(1000);
+    ck_assert_uint_eq(get(full)->uid, 7);
+    ck_assert_uint_eq(journal_holds(&test_journal, queue->id), 0);
+}
+END_TEST
+
 START_TEST(a_broker_may_end_while_dead_letters_wait)
 {
     struct queue_record *full;
@@ -668,6 +700,7 @@ add(TCase *tests)
     tcase_add_test(tests, dead_letters_that_wait_are_tried_a_few_of_each_route);
     tcase_add_test(tests, dead_letters_of_very_many_queues_are_tried_a_few_at_a_time);
     tcase_add_test(tests, a_dead_letter_that_waits_gets_its_turn_behind_others_that_are_refused);
+    tcase_add_test(tests, a_dead_letter_that_waits_may_go_through_a_deduplicating_exchange);
     tcase_add_loop_test(tests, a_broker_may_end_while_dead_letters_wait, 0, 2);
     tcase_add_test(tests, a_broker_may_end_when_dead_letters_have_waited);
     tcase_add_loop_test(tests, a_dead_letter_that_is_refused_waits_and_goes_when_there_is_room, 0,
