@@ -36,6 +36,7 @@ struct departure {
     uint32_t answers_due;        /* of targets that may refuse */
     bool is_taken;               /* by one of them */
     bool was_held;
+    bool is_written; /* in the journal, as it goes on */
     bool is_sending; /* the answers come before that is over */
     uint8_t state, reason;
 };
@@ -378,6 +379,7 @@ publish(struct departure *departure, const struct route *route, struct message *
     bool died_by_itself =
         departure->reason != DEPARTS_DELAY_OVER && departure->reason != DEPARTS_REJECTED;
     enum publish_origin origin = died_by_itself ? PUBLISHED_BY_DEATH : PUBLISHED_BY_CLIENT;
+    departure->is_written = shard_keeps(shard, route, message);
     bool may_all_refuse = route->count > 0 && route->may_reject_count == route->count;
     if (!may_all_refuse) {
         departure->state = DEPARTURE_DONE;
@@ -461,7 +463,7 @@ end(struct departure *departure)
 {
     struct departure_line *line = departure->line;
     shard_settle(line->shard, line->queue_id, departure->id);
-    tell_settler(departure, line->queue_id != 0 && departure->id != 0);
+    tell_settler(departure, departure->is_written || (line->queue_id != 0 && departure->id != 0));
     if (departure->was_held)
         let_go(line, FOLLOW);
     departure_free(departure);

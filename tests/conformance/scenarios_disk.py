@@ -62,13 +62,15 @@ def refused(s, *parts, prefix=()):
 # slow and failing
 
 class SlowDisk:
-    """slow_disk.c under the scenario's broker."""
+    """slow_disk.c under the scenario's broker. hold_of: what the names of the files have whose syncs
+    it holds; else all."""
 
-    def __init__(self, s):
+    def __init__(self, s, hold_of=None):
         folder = s.whippetd.folder.name
         self.hold_file, self.fail_file = (os.path.join(folder, name) for name in ("hold", "fail"))
+        only = {} if hold_of is None else {"DISK_HOLD_OF": hold_of}
         variables = preload.environment(folder, preload.SLOW_DISK, DISK_HOLD=self.hold_file,
-                                        DISK_FAIL=self.fail_file)
+                                        DISK_FAIL=self.fail_file, **only)
         self.prefix = ["env", *(f"{name}={value}" for name, value in variables.items())]
         self.said = start_with(s, *self.prefix)
         self.length = len(self.prefix) + 4
@@ -148,6 +150,29 @@ def a_commit_of_rejects_is_answered_when_the_dead_letters_are_on_disk(s):
     channel.got(dead, "first")
     for name in queue, dead:
         check_equal("left", channel.declare(name, passive=True).message_count, 0)
+
+
+@scenario(restarts=True)
+def a_commit_of_a_reject_is_answered_when_the_dead_letter_is_on_disk_though_its_queue_is_not(s):
+    disk = SlowDisk(s)
+    other, channel = s.channel(), s.channel()
+    dead = s.queue(other, durable=True)
+    queue = s.queue(other, arguments={"x-dead-letter-exchange": "",
+                                      "x-dead-letter-routing-key": dead})
+    other.select()
+    other.publish_confirmed(queue, "m", delivery_mode=2)
+    channel.call("tx.select")
+    channel.consume(queue)
+    tag = channel.delivered("m").delivery_tag
+    disk.hold()
+    channel.say("basic.reject", delivery_tag=tag)
+    channel.say("tx.commit")
+    if select.select([channel.connection.socket], [], [], LONG_ENOUGH_S)[0]:
+        raise Failure(f"got {channel.next()} before the dead letter was on disk")
+    disk.let_go()
+    channel.expect("tx.commit-ok")
+    start_as_before(s, disk.length)
+    s.channel().got(dead, "m")
 
 
 @scenario(restarts=True, config="limits: {memory: 16MiB}")

@@ -1,16 +1,19 @@
 /* A disk that is slow, or fails, for a broker under test: loaded before the C library.
  *
- * While the file named by DISK_HOLD is there, no sync returns. While the one named by DISK_FAIL is
- * there, every sync fails with EIO. DISK_RATE is how many bytes of the message log the disk takes
- * in a second: writing costs nothing, as into the system's cache, and a sync returns when all that
- * was written until then would be on such a disk. */
+ * While the file named by DISK_HOLD is there, no sync returns; with DISK_HOLD_OF, none of a file
+ * that has this in its path. While the one named by DISK_FAIL is there, every sync fails with EIO.
+ * DISK_RATE is how many bytes of the message log the disk takes in a second: writing costs nothing,
+ * as into the system's cache, and a sync returns when all that was written until then would be on
+ * such a disk. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -52,10 +55,25 @@ write_out(int64_t rate)
 }
 
 static int
+is_held(int file)
+{
+    const char *part = getenv("DISK_HOLD_OF");
+    char link[64], path[4096];
+    if (!is_there("DISK_HOLD"))
+        return 0;
+    if (part == NULL)
+        return 1;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", file);
+    ssize_t size = readlink(link, path, sizeof(path) - 1);
+    path[size < 0 ? 0 : size] = 0;
+    return strstr(path, part) != NULL;
+}
+
+static int
 sync_file(long call, int file)
 {
     const char *rate = getenv("DISK_RATE");
-    while (is_there("DISK_HOLD"))
+    while (is_held(file))
         nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
     if (is_there("DISK_FAIL")) {
         errno = EIO;
