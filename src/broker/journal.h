@@ -23,6 +23,10 @@ struct journal {
     struct message *(*read)(void *context, uint64_t message_id);
     /* The queue is done with the message, which it had. */
     void (*settle)(void *context, uint64_t queue_id, uint64_t message_id);
+    /* How many changes of the definitions there have been, and how many of these are on disk. What
+     * a deleted queue had must not be settled before its deletion is: it may come back. */
+    uint64_t (*definitions_made)(void *context);
+    uint64_t (*definitions_written)(void *context);
     /* It came back from a consumer for the count-th time. */
     void (*returned)(void *context, uint64_t queue_id, uint64_t message_id, uint32_t count);
 };

@@ -297,7 +297,7 @@ receive_for_none(struct shard *shard, const struct mail *mail)
                           .from = mail->to};
     switch ((enum mail_type)mail->type) {
     case MAIL_PUBLISH:
-        shard_settle(shard, mail->publish.queue_id, mail->publish.message->id);
+        shard_settle_late(shard, mail->publish.queue_id, mail->publish.message->id);
         message_unref(mail->publish.message);
         confirm(shard, mail, true);
         break;

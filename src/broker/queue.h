@@ -63,6 +63,7 @@ struct queue {
     bool is_stalled;   /* what it has to do waits for the journal */
     bool is_expiring;  /* messages are due, and leave turn by turn */
     bool is_shrinking; /* it is longer than it may be, and drops messages turn by turn */
+    uint64_t deletion; /* the change of the definitions with which it was deleted */
     struct ref origin; /* of what a purge put aside: the queue whose memory it still counts as */
 };
 

@@ -108,6 +108,7 @@ queue_delete(struct queue *queue)
     struct shard *shard = queue->shard;
     assert(queue->magic == QUEUE_MAGIC && !queue->is_deleted);
     queue->is_deleted = true;
+    bool is_durable = queue->record->durable;
     catalogue_lock(shard->broker->catalogue);
     queue_record_remove(shard->broker->catalogue, queue->record);
     catalogue_unlock(shard->broker->catalogue);
@@ -133,7 +134,8 @@ queue_delete(struct queue *queue)
         shard_send(shard, &mail);
     }
     ref_table_remove(&shard->queues, queue->ref);
-    list_push_back(&shard->graveyard, &queue->run_link);
+    queue->deletion = shard_definitions_made(shard);
+    list_push_back(is_durable ? &shard->dying : &shard->graveyard, &queue->run_link);
 }
 
 int

@@ -51,7 +51,9 @@ shard_new(struct broker *broker, uint32_t index)
     ref_table_init(&shard->refusable, index);
     list_init(&shard->runnable);
     list_init(&shard->stalled);
+    list_init(&shard->dying);
     list_init(&shard->graveyard);
+    list_init(&shard->late_settles);
     list_init(&shard->departures);
     list_init(&shard->departures_asking);
     map_init(&shard->departure_lines, departure_line_key);
@@ -101,11 +103,57 @@ batches_free(struct mail_batch *batch)
     }
 }
 
+struct late_settle {
+    struct list link;
+    uint64_t deletion, queue_id, message_id;
+};
+
+/* Deletions that are on disk by now. */
+static void
+let_die(struct shard *shard)
+{
+    const struct journal *journal = shard->journal;
+    uint64_t written =
+        journal == NULL ? UINT64_MAX : journal->definitions_written(journal->context);
+    struct list *node;
+    while ((node = list_first(&shard->dying)) != NULL
+           && LIST_ENTRY(node, struct queue, run_link)->deletion <= written)
+        list_move_back(&shard->graveyard, node);
+    while ((node = list_first(&shard->late_settles)) != NULL) {
+        struct late_settle *late = LIST_ENTRY(node, struct late_settle, link);
+        if (late->deletion > written)
+            break;
+        shard_settle(shard, late->queue_id, late->message_id);
+        list_remove(node);
+        free(late);
+    }
+}
+
+void
+shard_settle_late(struct shard *shard, uint64_t queue_id, uint64_t message_id)
+{
+    if (queue_id == 0 || message_id == 0 || shard->journal == NULL)
+        return;
+    struct late_settle *late = malloc(sizeof(*late));
+    if (late == NULL) {
+        /* It stays in the journal until the next start, which finds that its queue is gone. */
+        log_error("out of memory to settle a message of a deleted queue",
+                  LOG_UINT("message", message_id));
+        return;
+    }
+    *late = (struct late_settle){
+        .deletion = shard_definitions_made(shard), .queue_id = queue_id, .message_id = message_id};
+    list_init(&late->link);
+    list_push_back(&shard->late_settles, &late->link);
+}
+
 /* A million messages take a while to drop: true when there is more to do. */
 static bool
 bury(struct shard *shard, uint32_t budget)
 {
     struct list *node;
+    if (UNLIKELY(!list_is_empty(&shard->dying) || !list_is_empty(&shard->late_settles)))
+        let_die(shard);
     while ((node = list_first(&shard->graveyard)) != NULL) {
         struct queue *queue = LIST_ENTRY(node, struct queue, run_link);
         if (!queue_drop_some(queue, &budget))
@@ -126,6 +174,7 @@ shard_bury(struct shard *shard)
 static void
 shard_free(struct shard *shard)
 {
+    shard->journal = NULL; /* nothing is on its way to the disk any more that one could wait for */
     shard_bury(shard);
     departures_clear(shard);
     policy_tell_end(shard);

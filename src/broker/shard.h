@@ -187,10 +187,12 @@ struct shard {
     bool journal_is_short;         /* of room, or of time for what it has: what may wait does */
     struct list runnable;          /* queues with messages to deliver or to expire */
     struct list stalled;           /* those that can do nothing while the journal is short */
-    struct list graveyard;         /* deleted queues, dropped and freed turn by turn */
-    uint32_t work;                 /* messages that queues sent or let go in this turn */
-    int64_t may_read;              /* bytes of messages that they may still read in it */
-    struct list departures; /* messages on their way out of a queue: dead letters, delayed ones */
+    struct list dying;     /* deleted queues whose deletion is not on disk yet; the oldest first */
+    struct list graveyard; /* the others, dropped and freed turn by turn */
+    struct list late_settles; /* for queues that died before: as above */
+    uint32_t work;            /* messages that queues sent or let go in this turn */
+    int64_t may_read;         /* bytes of messages that they may still read in it */
+    struct list departures;   /* messages on their way out of a queue: dead letters, delayed ones */
     struct list departures_asking; /* those that wait for an answer */
     struct map departure_lines;    /* what they have in common, and those that try again later */
     size_t held;                   /* how many these are */
@@ -321,6 +323,16 @@ shard_memory_is_scarce(const struct shard *shard)
 /* Reads a message from the journal, which there is: shard->may_read is lessened. NULL: it cannot be
  * read, which has been logged. The reference is the caller's. */
 struct message *shard_read(struct shard *shard, uint64_t message_id);
+
+/* What has to be on disk until the deletions of up to now are. */
+static inline uint64_t
+shard_definitions_made(const struct shard *shard)
+{
+    return shard->journal == NULL ? 0 : shard->journal->definitions_made(shard->journal->context);
+}
+
+/* Settles a message of a queue that has been deleted, when that is on disk. */
+void shard_settle_late(struct shard *shard, uint64_t queue_id, uint64_t message_id);
 
 /* Publishes: one reference to the message is given away. For each target that may refuse
  * (route->may_reject_count), `from` gets a MAIL_CONFIRM with `number`: perhaps before this returns.

@@ -146,6 +146,20 @@ journal_settle(void *context, uint64_t queue_id, uint64_t message_id)
               "an acknowledgement was not written: its message may come again after a restart");
 }
 
+static uint64_t
+journal_definitions_made(void *context)
+{
+    const struct shard_storage *shard = context;
+    return definitions_submitted(shard->storage->definitions);
+}
+
+static uint64_t
+journal_definitions_written(void *context)
+{
+    const struct shard_storage *shard = context;
+    return definitions_durable(shard->storage->definitions);
+}
+
 static void
 journal_returned(void *context, uint64_t queue_id, uint64_t message_id, uint32_t count)
 {
@@ -163,6 +177,8 @@ storage_journal_init(struct shard_storage *shard)
         .page = journal_page,
         .read = journal_read,
         .settle = journal_settle,
+        .definitions_made = journal_definitions_made,
+        .definitions_written = journal_definitions_written,
         .returned = journal_returned,
     };
 }

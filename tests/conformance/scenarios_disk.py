@@ -175,6 +175,28 @@ def a_commit_of_a_reject_is_answered_when_the_dead_letter_is_on_disk_though_its_
     s.channel().got(dead, "m")
 
 
+@scenario(restarts=True)
+def a_queue_is_not_emptied_by_a_deletion_that_is_not_on_disk(s):
+    disk = SlowDisk(s, hold_of="definitions.sqlite")
+    channel, other = s.channel(), s.channel()
+    queue, busy = s.queue(channel, durable=True), s.queue_name()
+    channel.select()
+    channel.publish_confirmed(queue, "kept", delivery_mode=2)
+    disk.hold()
+    other.say("queue.declare", queue=busy, durable=True)  # the definitions wait for this one's sync
+    while not is_there(s, busy):
+        pass
+    select.select([other.connection.socket], [], [], LONG_ENOUGH_S)
+    channel.say("queue.delete", queue=queue)
+    while is_there(s, queue):
+        pass
+    if select.select([channel.connection.socket], [], [], LONG_ENOUGH_S)[0]:
+        raise Failure(f"got {channel.next()} before the deletion was on disk")
+    start_as_before(s, disk.length)
+    channel = s.channel()
+    check_equal("messages", channel.declare(queue, passive=True).message_count, 1)
+
+
 @scenario(restarts=True, config="limits: {memory: 16MiB}")
 def a_transaction_is_whole_or_not_there_though_its_messages_leave_memory(s):
     disk = SlowDisk(s)

@@ -134,6 +134,61 @@ START_TEST(get_finds_none_of_many_that_have_expired)
 }
 END_TEST
 
+/* After a crash the queue may be there again. */
+START_TEST(what_a_deleted_queue_had_is_settled_when_the_deletion_is_on_disk)
+{
+    struct queue_record *queue = declare("q"), *other = declare("other");
+    uint64_t id = queue->id, other_id = other->id;
+    for (uint64_t uid = 1; uid <= 3; uid++) {
+        send_to("q", uid, -1);
+        send_to("other", uid + 10, -1);
+    }
+    test_journal.definitions_made = 2;
+    test_journal.definitions_written = 1;
+    queue_delete(queue_of(queue));
+    test_journal.definitions_made = 3;
+    queue_delete(queue_of(other));
+    settle_down();
+    ck_assert_uint_eq(journal_holds(&test_journal, id), 3);
+    test_journal.definitions_written = 2;
+    settle_down();
+    ck_assert_uint_eq(journal_holds(&test_journal, id), 0);
+    ck_assert_uint_eq(journal_holds(&test_journal, other_id), 3);
+    if (_i == 0)
+        return; /* the broker may end before */
+    test_journal.definitions_written = 3;
+    settle_down();
+    ck_assert_uint_eq(journal_holds(&test_journal, other_id), 0);
+}
+END_TEST
+
+START_TEST(what_comes_to_a_deleted_queue_is_settled_then_too)
+{
+    struct queue_record *queue = declare("q");
+    uint64_t id = queue->id;
+    struct message_wish wish = {.uid = 1,
+                                .exchange = "",
+                                .routing_key = "q",
+                                .persistent = true,
+                                .priority = -1,
+                                .expiration_ms = -1};
+    struct message *message = make_message(&wish);
+    ck_assert_int_eq(test_journal.table.publish(&test_journal, message, &id, 1, 0, 0), 0);
+    struct mail mail = {.type = MAIL_PUBLISH,
+                        .to = queue->queue,
+                        .from = client.ref,
+                        .publish = {.message = message, .queue_id = id, .number = 1}};
+    test_journal.definitions_made = 1;
+    queue_delete(queue_of(queue));
+    shard_send(shard, &mail);
+    settle_down();
+    ck_assert_uint_eq(journal_holds(&test_journal, id), 1);
+    test_journal.definitions_written = (uint64_t)_i;
+    settle_down();
+    ck_assert_uint_eq(journal_holds(&test_journal, id), _i == 0 ? 1 : 0);
+}
+END_TEST
+
 START_TEST(a_get_that_has_not_been_answered_hears_that_the_queue_goes)
 {
     struct queue_record *queue = declare("q");
@@ -375,6 +430,9 @@ add(TCase *tests)
     tcase_add_test(tests, a_message_expires_behind_one_that_came_back);
     tcase_add_test(tests, a_message_expires_behind_one_with_more_time_that_came_back);
     tcase_add_test(tests, get_finds_none_of_many_that_have_expired);
+    tcase_add_loop_test(tests, what_a_deleted_queue_had_is_settled_when_the_deletion_is_on_disk, 0,
+                        2);
+    tcase_add_loop_test(tests, what_comes_to_a_deleted_queue_is_settled_then_too, 0, 2);
     tcase_add_test(tests, a_get_that_has_not_been_answered_hears_that_the_queue_goes);
     tcase_add_loop_test(tests, a_queue_that_refuses_messages_drops_none_that_comes_back, 0, 2);
     tcase_add_test(tests, a_queue_that_drops_its_oldest_drops_one_that_comes_back);

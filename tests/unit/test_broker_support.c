@@ -160,6 +160,20 @@ journal_publish(void *context, struct message *message, const uint64_t *queue_id
     return 0;
 }
 
+static uint64_t
+journal_definitions_made(void *context)
+{
+    const struct test_journal *journal = context;
+    return journal->definitions_made;
+}
+
+static uint64_t
+journal_definitions_written(void *context)
+{
+    const struct test_journal *journal = context;
+    return journal->definitions_written;
+}
+
 static int
 journal_page(void *context, const struct message *message, uint64_t queue_id, uint64_t *id)
 {
@@ -217,6 +231,8 @@ test_journal_init(struct test_journal *journal)
     *journal = (struct test_journal){.table = {.context = journal,
                                                .publish = journal_publish,
                                                .page = journal_page,
+                                               .definitions_made = journal_definitions_made,
+                                               .definitions_written = journal_definitions_written,
                                                .read = journal_read,
                                                .settle = journal_settle,
                                                .returned = journal_returned}};

@@ -85,9 +85,10 @@ struct test_journal {
     struct journal table;
     struct journal_message *messages; /* messages[id - 1] */
     size_t count, capacity;
-    uint64_t published; /* persistent ones */
-    size_t reads;       /* messages that were read again */
-    int fail_publishes; /* that many are refused with -ENOMEM */
+    uint64_t published;                             /* persistent ones */
+    size_t reads;                                   /* messages that were read again */
+    uint64_t definitions_made, definitions_written; /* changes; the test's own business */
+    int fail_publishes;                             /* that many are refused with -ENOMEM */
 };
 
 void test_journal_init(struct test_journal *journal);
