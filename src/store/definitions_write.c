@@ -309,7 +309,7 @@ write_changes(struct definitions *definitions, struct change *changes,
     return status;
 }
 
-/* False: the broker ends and cannot wait. */
+/* False: the broker ends, or has to, and cannot wait. */
 static bool
 wait_for_room(struct definitions *definitions)
 {
@@ -318,9 +318,9 @@ wait_for_room(struct definitions *definitions)
     until.tv_sec += SPACE_RETRY_SECONDS;
     pthread_mutex_lock(&definitions->mutex);
     int status = 0;
-    while (!definitions->is_ending && status == 0)
+    while (!definitions->is_ending && !definitions->has_lost && status == 0)
         status = pthread_cond_timedwait(&definitions->work, &definitions->mutex, &until);
-    bool may_wait = !definitions->is_ending;
+    bool may_wait = !definitions->is_ending && !definitions->has_lost;
     pthread_mutex_unlock(&definitions->mutex);
     return may_wait;
 }
