@@ -99,6 +99,7 @@ queue_restore(struct queue *queue, const struct restored_message *restored)
     queue_note_deadline(queue, lane, tag, entry, monotonic_of(shard, own_wall_ms));
     if (queue->identifiers != NULL && queue_fetch(queue, tag, lane, entry))
         (void)queue_note_identifier(queue, entry->message); /* it was checked when it came */
+    queue_publish_statistics(queue); /* who looks before its first turn sees what is there */
     return 0;
 }
 

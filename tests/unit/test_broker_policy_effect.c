@@ -532,6 +532,7 @@ restart(const struct queue_record *queue)
             .expires_wall_ms = id == 2 ? shard->wall_ms + 10 : 0,
         };
         ck_assert_int_eq(queue_restore(restored, &message), 0);
+        ck_assert_uint_eq(restored->record->ready, restored->ready); /* for who looks already */
     }
     return restored;
 }
