@@ -502,7 +502,9 @@ class Start(Operator):
         self.s.whippetd.spawn()
         try:
             self.s.address = self.s.whippetd._address()
-        except Failure:
+            has_failed = self.memory.rest()
+            found_now = self.snapshot()
+        except (Failure, ConnectionError):  # at once, or what failed shows when it is asked
             status = self.s.whippetd.process.wait(PATIENCE)
             words = self.s.log()[said:]
             # Reading the configuration, what is short of memory counts as what is wrong with it.
@@ -511,11 +513,6 @@ class Start(Operator):
                               f"{succeed} had failed: {where(self.s, self.memory)}") from None
             self.refused += 1
             return True
-        has_failed = self.memory.rest()
-        try:
-            found_now = self.snapshot()
-        except ConnectionError:  # the first to be accepted may have met what failed, and is dropped
-            found_now = self.snapshot()
         for what, found in found_now.items():
             if found != self.wanted[what]:
                 raise Failure(f"{what} are {found}, not {self.wanted[what]}: allocation {succeed} had "
